@@ -1,0 +1,1 @@
+"""Floor 3: what a person sees: configuration, command line, tables."""
