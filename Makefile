@@ -1,0 +1,46 @@
+# make demo   from a clone to a mixture: environment, sample corpus, dvc repro, the mixture as a table
+# make test   the same environment, then all that CI checks
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+DATA := cpp docs doctest junk math py story tasks tokenizer
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: install demo test check lint types tests docs bench clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("olmix needs Python 3.11 or newer: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sample,dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	@test -d data/tasks || (python -m examples.sample_corpus --out data && cd data && dvc add --quiet $(DATA))
+	dvc repro
+	@olmix show
+
+test: check
+
+check: lint types tests
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+
+types: $(INSTALLED)
+	mypy
+
+tests: $(INSTALLED)
+	pytest -n auto
+
+docs: $(INSTALLED)
+	python scripts/params_reference.py
+
+bench: $(INSTALLED)
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; python $$benchmark || exit 1; done
+
+clean:
+	rm -rf $(VENV) build .olmix .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What a newcomer can run from a clone."""

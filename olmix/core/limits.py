@@ -1,0 +1,68 @@
+"""Repetition limits: how large a share a domain can have before the target run repeats it too often."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from olmix.core.dataset import Dataset
+from olmix.core.virtual import CollapsedSpace
+from olmix.errors import InfeasibleError
+
+
+def domain_caps(dataset: Dataset, target_tokens: int, limit: float) -> dict[str, float]:
+    """The largest share of each domain, min(1, k N_i / R), for R `target_tokens` and repetition `limit` k."""
+    return {name: min(1.0, limit * d.tokens / target_tokens) for name, d in dataset.domains.items()}
+
+
+def require_feasible(
+    dataset: Dataset, space: CollapsedSpace, caps: Mapping[str, float], target_tokens: int, limit: float
+) -> None:
+    """Raise InfeasibleError, with the shortfall in tokens and the limits to move, when no mixture meets the caps."""
+    collapsed = space.caps(caps)
+    reach = math.fsum(min(1.0, float(c)) for c in collapsed)
+    # The caps of many domains may sum to 1 but for rounding.
+    if reach >= 1 - 1e-12:
+        return
+    shortfall = math.ceil((1 - reach) * target_tokens)
+    tokens = sum(d.tokens for d in dataset.domains.values())
+    message = (
+        f"params.yaml: target: {target_tokens:,} tokens cannot be drawn with repetition {limit:g}: "
+        f"the domains give at most {math.floor(reach * target_tokens):,}, {shortfall:,} short"
+    )
+    needed = math.ceil(target_tokens / tokens * 1000) / 1000
+    if space.members and tokens * limit >= target_tokens:
+        scarce = space.scarcest(caps)
+        raise InfeasibleError(
+            f"{message}; unchanged domains keep their ratios and {scarce} ({dataset.domains[scarce].tokens:,} "
+            f"tokens) is the scarcest: add it to reuse.recompute, or set reuse.mode: none"
+        )
+    raise InfeasibleError(
+        f"{message}; all {len(dataset.domains)} domains hold {tokens:,} tokens: raise target.repetition to "
+        f"{needed:g} or lower target.tokens to {math.floor(reach * target_tokens):,}"
+    )
+
+
+def cap_proportionally(weights: NDArray[np.float64], caps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mixture within `caps` that is nearest to `weights` in KL, (m,): min(cap, s w) with s such that it sums to 1.
+
+    The caps of domains with weight sum to 1 or more, or InfeasibleError says what is missing.
+    """
+    reach = float(np.minimum(caps, 1.0)[weights > 0].sum())
+    if reach < 1 - 1e-12:
+        raise InfeasibleError(
+            f"the unchanged domains can hold {reach:.1%} of the target within target.repetition: raise it, lower "
+            "target.tokens, or set reuse.mode: none"
+        )
+    capped = np.zeros(len(weights), dtype=bool)
+    while True:
+        free = ~capped & (weights > 0)
+        room = 1 - caps[capped].sum()
+        scaled = np.where(capped, caps, weights * (room / weights[free].sum() if free.any() else 0.0))
+        over = free & (scaled > caps)
+        if not over.any():
+            return scaled
+        capped |= over

@@ -1,0 +1,120 @@
+"""The plan: which domains must be recomputed, and what the unchanged ones collapse into.
+
+A pure function of (dataset version, accepted mixture, reuse settings): no clock, no path, no host, and nothing of
+how the swarm is sampled or trained, so that none of those can make a plan look new.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from olmix.core.changes import Change, compare
+from olmix.core.dataset import Dataset
+from olmix.core.mixture import Mixture
+from olmix.core.virtual import CollapsedSpace
+from olmix.errors import ConfigError, MixtureError
+
+EMPTY = Mixture({})
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The accepted mixture, the dataset it was proposed for, and the base that proposal was planned from."""
+
+    mixture: Mixture = EMPTY
+    dataset: str | None = None
+    base: Mixture = EMPTY
+
+    def base_for(self, dataset: Dataset) -> Mixture:
+        """What a plan for `dataset` starts from.
+
+        Once a proposal is accepted, a plan for the same dataset starts where the proposal's plan started: it is
+        the same plan, byte for byte, and accepting re-runs nothing.
+        """
+        return self.base if self.dataset == dataset.digest else self.mixture
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """How much of the base is kept: `full` or `none`, and unchanged domains to recompute all the same."""
+
+    mode: Literal["full", "none"] = "full"
+    recompute: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What changed, who is affected, and the collapsed space that the swarm varies.
+
+    `carried` is the base mixture on the domains that are unchanged, renormalised: what a team would train on if it
+    did nothing. It is empty when there is no base, or when the base has no mass left.
+    """
+
+    dataset: Dataset
+    base: Mixture
+    changes: tuple[Change, ...]
+    space: CollapsedSpace
+    carried: Mapping[str, float]
+    duplicates: tuple[tuple[str, ...], ...] = field(default=())
+
+    @property
+    def affected(self) -> tuple[str, ...]:
+        """The domains that are recomputed, sorted."""
+        return self.space.affected
+
+    @property
+    def dimensions(self) -> int:
+        """Coordinates that the swarm varies; 0 when nothing is recomputed."""
+        return len(self.space.names) if self.affected else 0
+
+
+def swarm_size(dimensions: int, runs_per_domain: int) -> int:
+    """K = c (m + 1): m + 1 is the number of parameters of the log-linear law (Olmix, RQ2)."""
+    return runs_per_domain * (dimensions + 1) if dimensions else 0
+
+
+def make_plan(dataset: Dataset, base: Mixture, reuse: Reuse) -> Plan:
+    """Plan from `base`; raises ConfigError for an unknown domain in `reuse`, MixtureError for a base without mass."""
+    unknown = sorted(set(reuse.recompute) - set(dataset.names))
+    if unknown:
+        raise ConfigError(
+            f"params.yaml: reuse.recompute: no domain {', '.join(unknown)}; the domains are {', '.join(dataset.names)}"
+        )
+    # With another tokeniser no token count means what it meant: every domain is revised.
+    comparable = base.tokenizer is None or dataset.tokenizer is None or base.tokenizer == dataset.tokenizer
+    comparison = compare(
+        {name: share.digest if comparable else -1 for name, share in base.domains.items()},
+        {name: domain.digest for name, domain in dataset.domains.items()},
+        {name: domain.source for name, domain in dataset.domains.items()},
+    )
+    kept = {name: base.domains[old].weight for name, old in comparison.unchanged.items()}
+    mass = math.fsum(kept.values())
+    carried = {name: weight / mass for name, weight in kept.items()} if mass > 0 else {}
+    frozen = {} if reuse.mode == "none" else {n: w for n, w in kept.items() if n not in reuse.recompute}
+    affected = tuple(name for name in dataset.names if name not in frozen)
+    frozen_mass = math.fsum(frozen.values())
+    if frozen and frozen_mass <= 0:
+        raise MixtureError(
+            f"mixtures/accepted.yaml: the {len(frozen)} unchanged domains ({', '.join(frozen)}) all have weight 0, "
+            "so they have no ratios to freeze; set reuse.mode: none, or name them in reuse.recompute"
+        )
+    members = {name: weight / frozen_mass for name, weight in frozen.items()}
+    return Plan(
+        dataset=dataset,
+        base=base,
+        changes=comparison.changes,
+        space=CollapsedSpace(members, affected),
+        carried=carried,
+        duplicates=_duplicates(dataset),
+    )
+
+
+def _duplicates(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
+    """Groups of domains that hold the same documents under different names."""
+    groups: dict[int, list[str]] = {}
+    for name, domain in dataset.domains.items():
+        groups.setdefault(domain.digest, []).append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)

@@ -1,0 +1,133 @@
+"""The swarm: K mixtures around the natural distribution that identify the law of every domain.
+
+Variant i is Dirichlet(a p0 + e_f): centred on the natural distribution p0 with a concentration a drawn log-uniformly
+for the variant, plus one pseudo-count for its *featured* domain f = i mod m. Every block of m variants features each
+domain once, so that even a domain with a natural share of 1e-5 is sampled at a share that a law can learn from, and
+the design has full rank. The price is a mean that leans from natural to uniform by 1 / (a + 1).
+
+Gammas are drawn from one stream a (seed, variant, domain's digest): a variant depends neither on K nor on the names
+or the order of the domains. Sources are dense (never under `floor`); topics of one source are sparse (a topic under
+`topic_minimum` of its source is left out of that variant), as in Olmix, RQ3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from olmix.core.quantise import quantise
+from olmix.core.seeds import generator
+from olmix.errors import ConfigError, SwarmError
+
+# A variant whose featured topic falls under the minimum is drawn again; each try succeeds with probability > 0.3.
+TRIES = 200
+
+
+@dataclass(frozen=True)
+class SwarmDomain:
+    """A coordinate of the swarm: name, identity (a digest; names draws), natural share, and the source it is of."""
+
+    name: str
+    identity: str
+    share: float
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How mixtures are drawn: seed, range of the concentration a, floor of a source, minimum of a sparse topic."""
+
+    seed: int = 0
+    concentration: tuple[float, float] = (1.0, 16.0)
+    floor: float = 1e-4
+    topic_minimum: float = 0.05
+
+
+def sample_swarm(domains: Sequence[SwarmDomain], runs: int, sampling: Sampling) -> NDArray[np.float64]:
+    """`runs` mixtures, (K, m), columns in the order of `domains`, in multiples of 1e-6 that sum to 1.
+
+    Raises SwarmError when there are fewer runs than domains or the design has not full rank, and ConfigError when the
+    floor leaves less than half of a mixture to vary.
+    """
+    if not domains:
+        return np.zeros((0, 0))
+    if runs < len(domains):
+        raise SwarmError(
+            f"params.yaml: swarm.runs_per_domain: {runs} runs cannot identify {len(domains)} domains; raise it to 1 or more"
+        )
+    ordered = _distinct(sorted(domains, key=lambda d: (d.identity, d.name)))
+    weights = np.stack([_variant(ordered, i, sampling) for i in range(runs)])
+    column = {domain.name: k for k, domain in enumerate(ordered)}
+    weights = weights[:, [column[domain.name] for domain in domains]]
+    rank = int(np.linalg.matrix_rank(weights))
+    if rank < len(domains):
+        raise SwarmError(
+            f"the {runs} sampled mixtures have rank {rank} for {len(domains)} domains, so no law can be identified; "
+            "raise swarm.runs_per_domain or lower swarm.topic_minimum"
+        )
+    return weights
+
+
+def _distinct(ordered: Sequence[SwarmDomain]) -> list[SwarmDomain]:
+    """The same domains with a number behind a repeated identity: the same content under two names is drawn twice."""
+    seen: dict[str, int] = {}
+    distinct = []
+    for domain in ordered:
+        copies = seen[domain.identity] = seen.get(domain.identity, 0) + 1
+        distinct.append(domain if copies == 1 else replace(domain, identity=f"{domain.identity}#{copies}"))
+    return distinct
+
+
+def _variant(domains: Sequence[SwarmDomain], i: int, sampling: Sampling) -> NDArray[np.float64]:
+    groups: dict[str, list[int]] = {}
+    for k, domain in enumerate(domains):
+        groups.setdefault(domain.source or domain.identity, []).append(k)
+    if sampling.floor * len(groups) > 0.5:
+        raise ConfigError(
+            f"params.yaml: swarm.floor: {sampling.floor} for each of {len(groups)} sources fixes more than half of "
+            f"every mixture; lower it to {0.5 / len(groups):.6f} or less"
+        )
+    low, high = (math.log(bound) for bound in sampling.concentration)
+    concentration = math.exp(generator("swarm", sampling.seed, i, "concentration").uniform(low, high))
+    featured = i % len(domains)
+
+    shares = np.array([math.fsum(domains[k].share for k in members) for members in groups.values()])
+    bonus = np.array([featured in members for members in groups.values()])
+    gammas = np.array(
+        [
+            generator("swarm", sampling.seed, i, "source", name).standard_gamma(alpha)
+            for name, alpha in zip(groups, concentration * shares + bonus, strict=True)
+        ]
+    )
+    sources = sampling.floor + (1 - sampling.floor * len(groups)) * gammas / gammas.sum()
+
+    weights = np.zeros(len(domains))
+    for members, source in zip(groups.values(), sources, strict=True):
+        topics = _topics([domains[k] for k in members], [k == featured for k in members], i, concentration, sampling)
+        weights[members] = source * topics
+    return quantise(weights)
+
+
+def _topics(
+    topics: Sequence[SwarmDomain], featured: Sequence[bool], i: int, concentration: float, sampling: Sampling
+) -> NDArray[np.float64]:
+    """Shares of one source's topics, sparse; a featured topic is always among them."""
+    if len(topics) == 1:
+        return np.ones(1)
+    total = math.fsum(topic.share for topic in topics)
+    streams = [generator("swarm", sampling.seed, i, "topic", topic.identity) for topic in topics]
+    alphas = [concentration * topic.share / total + bonus for topic, bonus in zip(topics, featured, strict=True)]
+    for _ in range(TRIES):
+        gammas = np.array([s.standard_gamma(alpha) for s, alpha in zip(streams, alphas, strict=True)])
+        drawn = gammas / gammas.sum() if gammas.sum() > 0 else gammas
+        drawn[drawn < sampling.topic_minimum] = 0.0
+        if drawn.sum() > 0 and all(drawn[k] > 0 for k, is_featured in enumerate(featured) if is_featured):
+            return drawn / drawn.sum()
+    raise SwarmError(
+        f"variant {i}: no draw of {TRIES} gives topic {topics[list(featured).index(True)].name if any(featured) else topics[0].name} "
+        f"a share of {sampling.topic_minimum} or more; lower swarm.topic_minimum"
+    )

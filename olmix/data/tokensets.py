@@ -1,0 +1,105 @@
+"""Token sets: what a proxy run reads.
+
+A token set is a `.npy` file of token ids: one dimension for a domain's sample (a stream that is cut into rows), two
+for the virtual domain (rows already, drawn from many domains). Its identity is a digest of the ids alone, so runs are
+recognised whatever a domain is called and wherever the file lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from olmix.core.quantise import largest_remainder
+from olmix.data.tokenizer import Tokens
+from olmix.errors import DataError
+from olmix.files import write_atomically
+
+
+def identity_of(tokens: Tokens) -> str:
+    """xxh3_128 over shape, type and ids."""
+    digest = xxhash.xxh3_128(f"{tokens.shape}{tokens.dtype.str}".encode())
+    digest.update(memoryview(np.ascontiguousarray(tokens)).cast("B"))
+    return digest.hexdigest()
+
+
+def write_tokens(path: Path, tokens: Tokens) -> None:
+    """Write a token set atomically, in numpy's own format."""
+    write_atomically(path, lambda file: np.save(file, tokens, allow_pickle=False))
+
+
+def read_tokens(path: Path) -> Tokens:
+    """Map a token set into memory; raises DataError when the file is not one."""
+    try:
+        tokens: Tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such token set; run dvc repro") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path}: not a token set ({error}); remove it and run dvc repro") from None
+    if tokens.dtype.kind != "u" or tokens.ndim not in (1, 2):
+        raise DataError(f"{path}: {tokens.ndim}-dimensional {tokens.dtype} is not a token set; run dvc repro")
+    return tokens
+
+
+def row_count(tokens: Tokens, sequence_length: int) -> int:
+    """How many rows `rows_of` cuts, without cutting them."""
+    return len(tokens) if tokens.ndim == 2 else max(0, (len(tokens) - 1) // sequence_length)
+
+
+def rows_of(tokens: Tokens, sequence_length: int) -> Tokens:
+    """A token set as rows of `sequence_length` + 1 ids, (rows, sequence_length + 1).
+
+    A stream is cut every `sequence_length` ids; a row ends with the id that the next one starts with, so that every
+    id but the first is predicted once.
+    """
+    if tokens.ndim == 2:
+        return tokens
+    windows: NDArray[np.intp] = np.arange(row_count(tokens, sequence_length))[:, None] * sequence_length + np.arange(sequence_length + 1)
+    rows: Tokens = np.asarray(tokens)[windows]
+    return rows
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """A token set on disk, by name: its identity and its rows."""
+
+    name: str
+    path: Path
+    identity: str
+    rows: int
+
+
+def open_token_sets(folder: Path, sequence_length: int) -> dict[str, TokenSet]:
+    """Every token set in `folder`, by name, each read once for its identity; raises DataError for one without a row."""
+    sets = {}
+    for path in sorted(folder.glob("*.npy")):
+        tokens = read_tokens(path)
+        rows = row_count(tokens, sequence_length)
+        if not rows:
+            raise DataError(
+                f"domain {path.stem}: {tokens.size} tokens are less than one sequence of {sequence_length}; "
+                "give it more text or remove it from params.yaml: domains"
+            )
+        sets[path.stem] = TokenSet(path.stem, path, identity_of(tokens), rows)
+    return sets
+
+
+def draw_virtual(ratios: Mapping[str, float], sets: Mapping[str, TokenSet], length: int, rows: int) -> Tokens:
+    """The virtual domain's token set, (rows, length + 1): from each member its exact share, by largest remainder.
+
+    A member's rows are taken in the order of its sample, from the start again when there are too few. Members follow
+    each other by identity, so names do not matter.
+    """
+    members = sorted(ratios, key=lambda name: (sets[name].identity, name))
+    counts = largest_remainder(np.array([ratios[name] for name in members]), rows)
+    drawn = []
+    for name, count in zip(members, counts.tolist(), strict=True):
+        if count:
+            available = rows_of(read_tokens(sets[name].path), length)
+            drawn.append(available[np.arange(count) % len(available)])
+    return np.concatenate(drawn)

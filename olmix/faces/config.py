@@ -1,0 +1,369 @@
+"""params.yaml and runtime.yaml: the models that check them, and what the lower floors are given from them.
+
+Every field carries its own documentation; docs/params.md is generated from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from olmix.core.plan import Reuse
+from olmix.core.swarm import Sampling
+from olmix.data.manifest import DomainSource
+from olmix.data.tokenizer import Tokenizer
+from olmix.errors import ConfigError
+from olmix.files import inside, read_yaml
+from olmix.outputs.law_file import FitSettings
+from olmix.outputs.proposal import Target
+from olmix.proxy.recipe import Recipe
+
+PARAMS = Path("params.yaml")
+RUNTIME = Path("runtime.yaml")
+# Leaves of params.yaml that no stage reads.
+COSMETIC = ("descriptions",)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+_COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([kmbt]?)", re.IGNORECASE)
+
+
+def _count(value: object) -> object:
+    """A whole number, or text such as 200k, 10M, 1.5B, 1T or 1e12."""
+    if isinstance(value, str):
+        match = _COUNT.fullmatch(value.replace("_", "").strip())
+        if match is None:
+            raise ValueError("write a whole number, or one with k, M, B or T behind it, such as 200k or 1T")
+        number = float(match[1]) * _SUFFIXES.get(match[2].lower(), 1)
+        if number != int(number):
+            raise ValueError("write a whole number")
+        return int(number)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _name(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text; put the name in quotes")
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name; use a-z, 0-9, _ and -, start with a letter or digit, at most 64")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(gt=0, lt=2**63)]
+Name = Annotated[str, BeforeValidator(_name)]
+Model = TypeVar("Model", bound=BaseModel)
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False)
+
+
+class DomainConfig(_Section):
+    """A domain: a folder of shards."""
+
+    path: str
+    """Folder of the domain's shards, relative to the project."""
+    text: str = "text"
+    """Field that holds a document's text, in formats that have fields."""
+    source: str | None = None
+    """Domains that name the same source are sampled as its topics: sparsely, and against each other."""
+    tokens: Count | None = None
+    """Tokens of the whole domain, when the shards are only a sample of it; counted or estimated when left out."""
+
+
+class TokenizerConfig(_Section):
+    """The tokeniser, for proxies and for counting tokens."""
+
+    path: str
+    """A Hugging Face tokenizer.json; tokenizers/bytes.json makes every byte a token."""
+    end_of_document: str
+    """The token that closes a document."""
+
+
+class TasksConfig(_Section):
+    """The held-out text that proxies are measured on."""
+
+    path: str
+    """Folder with a file <task>.jsonl for each task, a JSON object with `prompt` and `continuation` a line."""
+    families: dict[Name, list[Name]] = Field(min_length=1)
+    """Tasks by family; a task belongs to one."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> TasksConfig:
+        names = self.names
+        if not names:
+            raise ValueError("no tasks; name at least one")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: named twice; a task belongs to one family")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """All tasks, sorted."""
+        return sorted(task for tasks in self.families.values() for task in tasks)
+
+
+class ObjectiveConfig(_Section):
+    """What the mixture is chosen to lower: the weighted mean of the tasks' BPB."""
+
+    weights: dict[Name, Annotated[Finite, Field(ge=0)]] = Field(default_factory=dict)
+    """Weight of a task, or of each task of a family; 1 where nothing is said. Only their proportions matter."""
+
+
+class TargetConfig(_Section):
+    """The training run that the mixture is for."""
+
+    tokens: Count
+    """R, the tokens of the target run."""
+    repetition: Annotated[Finite, Field(gt=0)] = 4.0
+    """k, how often the target run may read a domain: its share is at most k N / R."""
+
+
+class ReuseConfig(_Section):
+    """Mixture reuse."""
+
+    mode: Literal["full", "none"] = "full"
+    """`full` keeps the accepted proportions of unchanged domains; `none` recomputes every domain."""
+    recompute: list[Name] = Field(default_factory=list)
+    """Unchanged domains to recompute all the same (partial reuse)."""
+
+
+class SwarmConfig(_Section):
+    """How the swarm's mixtures are sampled."""
+
+    runs_per_domain: Annotated[int, Field(gt=0)] = 3
+    """c in K = c (m + 1) runs for m coordinates."""
+    seed: int = 0
+    """Seed of the sampling; another seed is another swarm."""
+    concentration: tuple[Annotated[Finite, Field(gt=0)], Annotated[Finite, Field(gt=0)]] = (1.0, 16.0)
+    """Range of the Dirichlet concentration around the natural distribution; low varies more."""
+    floor: Annotated[Finite, Field(ge=0, lt=1)] = 1e-4
+    """Least share of a source in any run; 0.01 calibrates small swarms better."""
+    topic_minimum: Annotated[Finite, Field(ge=0, lt=1)] = 0.05
+    """A topic that would get less of its source than this is left out of that run."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SwarmConfig:
+        if self.concentration[0] > self.concentration[1]:
+            raise ValueError("concentration: the first bound must not be above the second")
+        return self
+
+
+class ProxyConfig(_Section):
+    """The proxy: a decoder-only transformer and how it is trained."""
+
+    layers: Annotated[int, Field(gt=0)]
+    """Transformer layers."""
+    heads: Annotated[int, Field(gt=0)]
+    """Attention heads."""
+    width: Annotated[int, Field(gt=0)]
+    """Model dimension."""
+    hidden: Annotated[int, Field(gt=0)]
+    """Dimension of the SwiGLU layer."""
+    sequence_length: Annotated[int, Field(gt=1)]
+    """Tokens of a sequence."""
+    tokens: Count
+    """Tokens of a run, rounded down to whole batches."""
+    batch_size: Annotated[int, Field(gt=0)]
+    """Sequences of a step."""
+    learning_rate: Annotated[Finite, Field(gt=0)]
+    """Peak learning rate of AdamW."""
+    warmup: Annotated[Finite, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps in which the learning rate rises."""
+    final_fraction: Annotated[Finite, Field(ge=0, le=1)] = 0.1
+    """Learning rate at the end of the cosine, as a fraction of the peak."""
+    weight_decay: Annotated[Finite, Field(ge=0)] = 0.1
+    """Weight decay of matrices."""
+    beta1: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
+    """AdamW's first decay rate."""
+    beta2: Annotated[Finite, Field(ge=0, lt=1)] = 0.95
+    """AdamW's second decay rate."""
+    clip: Annotated[Finite, Field(gt=0)] = 1.0
+    """Largest norm of the gradient."""
+    seed: int = 0
+    """Seed of initialisation and data order, the same for all runs of a swarm so that their differences are the mixture's."""
+
+
+class FitConfig(_Section):
+    """The log-linear law, one a task."""
+
+    delta: Annotated[Finite, Field(gt=0)] = 0.02
+    """Residual, in BPB, at which the Huber loss turns from squared to linear."""
+    ridge: Annotated[Finite, Field(ge=0)] = 1e-7
+    """Ridge on the coefficients' deviation from their mean; tiny, it only makes the optimum unique."""
+    folds: Annotated[int, Field(gt=1)] = 5
+    """Folds of the cross-validation behind the diagnostics."""
+    replicates: Annotated[int, Field(ge=0)] = 60
+    """Bootstrap replicates over runs behind the uncertainty; 0 switches it off."""
+    seed: int = 0
+    """Seed of folds and bootstrap."""
+
+
+class SolveConfig(_Section):
+    """The optimisation."""
+
+    kl: Annotated[Finite, Field(ge=0)] = 0.05
+    """lambda, the weight of KL(mixture || natural)."""
+
+
+class ValidateConfig(_Section):
+    """Measuring the proposal by training it."""
+
+    seeds: Annotated[int, Field(ge=0)] = 3
+    """Fresh seeds with which the proposal and its baselines are trained; 0 switches it off."""
+
+
+class Params(_Section):
+    """params.yaml."""
+
+    domains: dict[Name, DomainConfig] = Field(min_length=1)
+    """The domains, by name."""
+    descriptions: dict[Name, str] = Field(default_factory=dict)
+    """What people call the domains; cosmetic, nothing re-runs."""
+    tokenizer: TokenizerConfig
+    tasks: TasksConfig
+    objective: ObjectiveConfig
+    target: TargetConfig
+    reuse: ReuseConfig
+    swarm: SwarmConfig
+    proxy: ProxyConfig
+    fit: FitConfig
+    solve: SolveConfig
+    validation: ValidateConfig = Field(alias="validate")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        if len(self.domains) < 2:
+            raise ValueError(f"domains: only {next(iter(self.domains))}; a mixture needs two or more")
+        known = {*self.tasks.names, *self.tasks.families}
+        unknown = sorted(set(self.objective.weights) - known)
+        if unknown:
+            raise ValueError(f"objective.weights: {', '.join(unknown)}: neither a task nor a family of tasks.families")
+        if not any(self.task_weights().values()):
+            raise ValueError("objective.weights: all tasks have weight 0; give one of them more")
+        stray = sorted(set(self.descriptions) - set(self.domains))
+        if stray:
+            raise ValueError(f"descriptions: {', '.join(stray)}: not among the domains")
+        return self
+
+    def task_weights(self) -> dict[str, float]:
+        """The weight of every task: its own, else its family's, else 1."""
+        weights = self.objective.weights
+        return {
+            task: weights.get(task, weights.get(family, 1.0))
+            for family, tasks in sorted(self.tasks.families.items())
+            for task in sorted(tasks)
+        }
+
+    def domain_source(self, name: str) -> DomainSource:
+        """How to read the domain `name`; raises ConfigError for an unknown one or a path that leaves the project."""
+        domain = self.domains.get(name)
+        if domain is None:
+            raise ConfigError(f"params.yaml: domains: no domain {name!r}; the domains are {', '.join(self.domains)}")
+        folder = inside(Path.cwd(), domain.path, f"params.yaml: domains.{name}.path")
+        return DomainSource(folder, domain.text, domain.source, domain.tokens)
+
+    def tokenizer_path(self) -> Path:
+        """The tokenizer.json, inside the project."""
+        return inside(Path.cwd(), self.tokenizer.path, "params.yaml: tokenizer.path")
+
+    def task_path(self, task: str) -> Path:
+        """The file of a task, inside the project."""
+        return inside(Path.cwd(), self.tasks.path, "params.yaml: tasks.path") / f"{task}.jsonl"
+
+    def recipe(self, vocabulary: int) -> Recipe:
+        """The proxy's recipe for a vocabulary; raises ConfigError when its numbers do not fit each other."""
+        recipe = Recipe(vocabulary=vocabulary, **self.proxy.model_dump(exclude={"seed"}))
+        recipe.validate()
+        return recipe
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokeniser; raises DataError when it cannot be read."""
+        return Tokenizer(self.tokenizer_path(), self.tokenizer.end_of_document)
+
+    def fit_settings(self) -> FitSettings:
+        """The settings of the fit."""
+        return FitSettings(**self.fit.model_dump())
+
+    def target_settings(self) -> Target:
+        """The run that the mixture is for."""
+        return Target(self.target.tokens, self.target.repetition)
+
+    def reuse_settings(self) -> Reuse:
+        """The reuse settings of the plan."""
+        return Reuse(self.reuse.mode, tuple(self.reuse.recompute))
+
+    def sampling(self) -> Sampling:
+        """The sampling settings of the swarm."""
+        swarm = self.swarm
+        return Sampling(swarm.seed, swarm.concentration, swarm.floor, swarm.topic_minimum)
+
+
+class Runtime(_Section):
+    """runtime.yaml."""
+
+    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """Training processes, one thread each; `auto` is one a core."""
+    device: str = "cpu"
+    """Device that proxies train on."""
+
+
+def parse_count(text: str) -> int:
+    """A count given on the command line, such as 1T; raises ConfigError."""
+    try:
+        return int(str(_count(text)))
+    except ValueError as error:
+        raise ConfigError(f"{text!r}: {error}") from None
+
+
+def load_params() -> Params:
+    """Read and check params.yaml of the project in the current folder; raises ConfigError, one line."""
+    return check(PARAMS, read_yaml(PARAMS), Params)
+
+
+def load_runtime() -> Runtime:
+    """Read and check runtime.yaml; a project without one runs with its defaults."""
+    return check(RUNTIME, read_yaml(RUNTIME), Runtime) if RUNTIME.exists() else Runtime()
+
+
+def check(path: Path, content: object, model: type[Model]) -> Model:
+    """`content` of the file `path` as `model`; raises ConfigError that names every offending key in one line."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds {type(content).__name__}, not a mapping of keys")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"{path}: {_explain(e, model)}" for e in error.errors())) from None
+
+
+def _explain(error: Any, model: type[BaseModel]) -> str:
+    """One pydantic error as `key: reason`."""
+    location = [part for part in error["loc"] if part != "[key]" and not str(part).startswith(("function-", "literal["))]
+    key = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1)
+        return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")
+    if error["type"] == "missing":
+        return f"{key}: missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if error["type"] != "value_error" else message
+    shown = error["input"]
+    given = f" (it is {shown!r})" if isinstance(shown, str | int | float | bool) and repr(shown) not in message else ""
+    return f"{key}: {message}{given}" if key else f"{message}{given}"
+
+
+def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
+    """Keys that are allowed at `location`."""
+    for part in location:
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        if field is None:
+            continue  # a name, such as a domain's: its model was found one step before
+        nested = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)]
+        model = next((a for a in nested if issubclass(a, BaseModel)), model)
+    return [field.alias or name for name, field in model.model_fields.items()]

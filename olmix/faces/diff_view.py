@@ -1,0 +1,72 @@
+"""`olmix diff`: what moved between two mixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from olmix.core.mixture import total_variation
+from olmix.faces.mixture_view import measured_lines
+from olmix.faces.table import bar, table
+from olmix.outputs.mixture_file import MixtureFile
+
+
+def diff_json(a: MixtureFile, b: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Per domain weights, change and repetition; total variation; predicted BPB of both; what was measured."""
+    before, after = a.mixture.weights, b.mixture.weights
+    return {
+        "domains": {
+            name: {
+                "before": before.get(name),
+                "after": after.get(name),
+                "change": after.get(name, 0.0) - before.get(name, 0.0),
+                "repetition_before": a.rows.get(name, {}).get("repetition"),
+                "repetition_after": b.rows.get(name, {}).get("repetition"),
+            }
+            for name in sorted({*before, *after})
+        },
+        "total_variation": total_variation(before, after),
+        "predicted": {"before": _predicted(a), "after": _predicted(b)},
+        "measured": validation,
+    }
+
+
+def diff_text(a: MixtureFile, b: MixtureFile, names: tuple[str, str], validation: Mapping[str, Any] | None) -> str:
+    """The same as a table with bars."""
+    content = diff_json(a, b, validation)
+    scale = max((abs(row["change"]) for row in content["domains"].values()), default=0.0)
+    rows = []
+    for name, row in content["domains"].items():
+        sign = "+" if row["before"] is None else "-" if row["after"] is None else "~" if row["change"] else "="
+        direction = "-" if row["change"] < 0 else "+" if row["change"] > 0 else ""
+        rows.append(
+            [
+                f"{sign} {name}",
+                _number(row["before"], ".4f"),
+                _number(row["after"], ".4f"),
+                f"{row['change']:+.4f}",
+                _number(row["repetition_after"], ".2f"),
+                f"{direction}{bar(abs(row['change']), scale)}",
+            ]
+        )
+    lines = [f"{names[0]} -> {names[1]}", "", table(["domain", "before", "after", "change", "repetition", ""], rows), ""]
+    lines.append(f"Total variation {content['total_variation']:.4f}: the share of tokens that moves")
+    predicted = content["predicted"]
+    if predicted["before"] is not None and predicted["after"] is not None:
+        change = predicted["after"] - predicted["before"]
+        lines.append(
+            f"Predicted {predicted['before']:.4f} -> {predicted['after']:.4f} bits per byte ({change:+.4f}; "
+            "each by the law of its own swarm)"
+        )
+    if validation:
+        lines += measured_lines(validation)
+    return "\n".join(lines)
+
+
+def _predicted(file: MixtureFile) -> float | None:
+    value = file.sections.get("predicted", {}).get("proposal", {}).get("bpb")
+    return float(value) if value is not None else None
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

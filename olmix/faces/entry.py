@@ -1,0 +1,28 @@
+"""How a program of olmix ends: exit codes, and one line for a user's mistake."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from olmix.errors import OlmixError
+
+OK, ERROR, SOMETHING_TO_DO, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call `main` and exit: its own code, 1 after the line of an OlmixError, 130 when interrupted."""
+    try:
+        code = main() or OK
+        sys.stdout.flush()
+    except OlmixError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = ERROR
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is in the journal, dvc repro goes on from there", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+        code = OK
+    sys.exit(code)

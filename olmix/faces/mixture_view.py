@@ -1,0 +1,75 @@
+"""`olmix show`: the proposed mixture, led by what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from olmix.core.plan import Plan
+from olmix.faces.table import bar, table
+from olmix.outputs.mixture_file import MixtureFile
+from olmix.outputs.validation import CARRIED, NATURAL, PROPOSAL, UNIFORM
+
+_LABELS = {NATURAL: "the natural mixture", UNIFORM: "the uniform mixture", CARRIED: "the accepted mixture carried over"}
+
+
+def measured_lines(validation: Mapping[str, Any]) -> list[str]:
+    """What the validation measured, one line a baseline."""
+    if PROPOSAL not in validation:
+        return ["Not measured: validate.seeds is 0."]
+    proposal = validation[PROPOSAL]
+    lines = [
+        f"Measured, {len(proposal['seeds'])} fresh seeds: {proposal['mean_bpb']:.4f} bits per byte"
+        + _error(proposal["standard_error"])
+    ]
+    for name, label in _LABELS.items():
+        if name in validation:
+            gain = validation[name]["gain_of_proposal"]
+            verb = "better" if gain["bpb"] >= 0 else "WORSE"
+            lines.append(
+                f"  {abs(gain['bpb']):.4f}{_error(gain['standard_error'])} {verb} than {label} "
+                f"({validation[name]['mean_bpb']:.4f}), {gain['relative']:+.1%}"
+            )
+    return lines
+
+
+def mixture_text(
+    file: MixtureFile, validation: Mapping[str, Any] | None, plan: Plan | None, descriptions: Mapping[str, str]
+) -> str:
+    """A table of the mixture under the measured gain; the prediction last."""
+    natural = plan.dataset.natural if plan else {}
+    weights = file.mixture.weights
+    scale = max(weights.values(), default=1.0)
+    rows = [
+        [
+            name,
+            f"{weight:.4f}",
+            f"{natural[name]:.4f}" if name in natural else "",
+            f"{file.mixture.domains[name].tokens:,}",
+            f"{file.rows[name].get('repetition', 0.0):.2f}" + (" cap" if file.rows[name].get("capped") else "    "),
+            f"{bar(weight, scale):<20} {descriptions.get(name, '')}",
+        ]
+        for name, weight in weights.items()
+    ]
+    lines = measured_lines(validation) if validation is not None else ["Not measured yet: run dvc repro."]
+    lines += ["", table(["domain", "weight", "natural", "tokens", "repetition", ""], rows), ""]
+    predicted = file.sections.get("predicted")
+    if predicted:
+        parts = [f"{name} {value['bpb']:.4f}{_error(value['standard_error'])}" for name, value in predicted.items()]
+        lines.append("Predicted by the law, bits per byte: " + ", ".join(parts))
+    certificate = file.sections.get("certificate", {})
+    target = file.sections.get("target", {})
+    lines.append(
+        f"Target {target.get('tokens', 0):,} tokens, repetition limit {target.get('repetition', 0):g}; "
+        f"duality gap {certificate.get('gap', 0.0):.1e}"
+    )
+    return "\n".join(lines)
+
+
+def mixture_json(file: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The same for a script."""
+    return {"domains": dict(file.rows), **file.sections, "validation": validation}
+
+
+def _error(standard_error: float | None) -> str:
+    return f" ± {standard_error:.4f}" if standard_error is not None else ""

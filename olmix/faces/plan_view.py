@@ -1,0 +1,162 @@
+"""`olmix plan`, for a person and for a script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from olmix.core.changes import ADD, MERGE, PARTITION, REMOVE, RENAME, REVISE, Change
+from olmix.core.plan import Plan
+from olmix.outputs.plan_file import change_to_json
+
+_SIGNS = {ADD: "+", REMOVE: "-", REVISE: "~", RENAME: "=", PARTITION: "±", MERGE: "±"}
+_VERBS = {
+    ADD: "added",
+    REMOVE: "removed",
+    REVISE: "revised",
+    RENAME: "renamed",
+    PARTITION: "partitioned",
+    MERGE: "merged",
+}
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """A plan and what is said about it.
+
+    `caps` (None when there is no target), swarm runs with and without reuse, runs of the validation, stale stages
+    (None when the pipeline was not asked), and whether the accepted mixture is for this very dataset.
+    """
+
+    plan: Plan
+    caps: Mapping[str, float] | None
+    runs: int
+    runs_without_reuse: int
+    validation_runs: int
+    stale: Sequence[str] | None = None
+    accepted: bool = False
+
+    @property
+    def something_to_do(self) -> bool:
+        """Whether `dvc repro` would run a stage; from files alone, whether anything changed."""
+        return bool(self.stale) if self.stale is not None else bool(self.plan.changes)
+
+    @property
+    def settled(self) -> bool:
+        """The pipeline is current and its mixture accepted: nothing to show as a change."""
+        return self.accepted and not self.something_to_do
+
+    def to_json(self) -> dict[str, Any]:
+        """`{changes, affected, virtual, runs, runs_without_reuse, ...}`."""
+        plan, space = self.plan, self.plan.space
+        virtual = None
+        if space.members:
+            virtual = {
+                "members": dict(space.members),
+                "capacity": _finite(space.capacity(self.caps)) if self.caps else None,
+                "share_before": self._share_before(),
+            }
+        return {
+            "dataset": plan.dataset.digest,
+            "changes": [] if self.settled else [change_to_json(change) for change in plan.changes],
+            "affected": [] if self.settled else list(plan.affected),
+            "virtual": virtual,
+            "dimensions": 0 if self.settled else plan.dimensions,
+            "runs": 0 if self.settled else self.runs,
+            "runs_without_reuse": self.runs_without_reuse,
+            "validation_runs": self.validation_runs,
+            "duplicates": [list(names) for names in plan.duplicates],
+            "stale": list(self.stale) if self.stale is not None else None,
+            "something_to_do": self.something_to_do,
+        }
+
+    def _share_before(self) -> float:
+        """What the members held together in the base mixture."""
+        held = {c.domains[0]: c.origin[0] for c in self.plan.changes if c.kind == RENAME}
+        weights = self.plan.base.weights
+        return math.fsum(weights.get(held.get(name, name), 0.0) for name in self.plan.space.members)
+
+    def to_text(self) -> str:
+        """The plan as lines for a terminal."""
+        plan = self.plan
+        if self.settled:
+            return "No change since mixtures/accepted.yaml.\n\nNothing to do: the pipeline is up to date."
+        lines = [self._heading(), ""]
+        width = max((len(_subject(change)) for change in plan.changes), default=0)
+        lines += [self._line(change, width) for change in plan.changes]
+        renamed = {name for change in plan.changes if change.kind == RENAME for name in change.domains}
+        touched = {name for change in plan.changes for name in change.domains}
+        unchanged = [name for name in plan.dataset.names if name not in touched]
+        if unchanged:
+            lines.append(f"  = {len(unchanged)} unchanged: {', '.join(unchanged)}")
+        freed = sorted((set(plan.affected) & set(unchanged)) | (set(plan.affected) & renamed))
+        for names in plan.duplicates:
+            lines.append(f"  ! the same documents under several names: {' = '.join(names)}")
+        lines.append("")
+        lines.append(f"Affected: {', '.join(plan.affected) or 'none'}")
+        if freed:
+            lines.append(f"  recomputed though unchanged: {', '.join(freed)}")
+        lines.append(self._virtual())
+        lines.append(
+            f"Runs: {self.runs} in the swarm ({self.runs_without_reuse} without reuse), "
+            f"{self.validation_runs} to validate the proposal; those in the journal are not trained again"
+        )
+        lines += ["", self._summary()]
+        return "\n".join(lines)
+
+    def _heading(self) -> str:
+        if not self.plan.base.domains:
+            return "Plan for a first mixture (mixtures/accepted.yaml is empty)"
+        if self.accepted:
+            return "Plan against what mixtures/accepted.yaml was planned from (it is accepted for this dataset)"
+        return "Plan against mixtures/accepted.yaml"
+
+    def _line(self, change: Change, width: int) -> str:
+        before = sum(self.plan.base.domains[n].tokens for n in _before(change))
+        after = 0 if change.kind == REMOVE else sum(self.plan.dataset.domains[n].tokens for n in change.domains)
+        tokens = {
+            ADD: f"{after:,} tokens",
+            REMOVE: f"{before:,} tokens",
+        }.get(change.kind, f"{before:,} -> {after:,} tokens")
+        return f"  {_SIGNS[change.kind]} {_subject(change):<{width}}  {_VERBS[change.kind]}, {tokens}"
+
+    def _virtual(self) -> str:
+        space = self.plan.space
+        if not space.members:
+            return "Virtual domain: none"
+        text = f"Virtual domain: {len(space.members)} members, {self._share_before():.1%} of the mixture before"
+        if self.caps:
+            capacity = space.capacity(self.caps)
+            limit = f" (set by {space.scarcest(self.caps)})" if capacity < 1 else ""
+            text += f", capacity {min(capacity, 1.0):.1%}{limit}"
+        return text
+
+    def _summary(self) -> str:
+        counts = [
+            f"{sum(change.kind == kind for change in self.plan.changes)} {verb}"
+            for kind, verb in _VERBS.items()
+            if any(change.kind == kind for change in self.plan.changes)
+        ]
+        changes = ", ".join(counts) or "no change"
+        if self.stale is not None and not self.stale:
+            return f"Summary: {changes}; nothing to do, the pipeline is up to date. olmix accept takes its proposal over."
+        saved = 1 - self.runs / self.runs_without_reuse
+        runs = f"{self.runs} proxy runs" + (f", {saved:.0%} fewer than without reuse" if saved > 0 else "")
+        stale = f"; to run: {', '.join(self.stale)} and what follows" if self.stale else ""
+        return f"Summary: {changes}; {runs}{stale}"
+
+
+def _subject(change: Change) -> str:
+    if change.origin and change.origin != change.domains:
+        return f"{', '.join(change.origin)} -> {', '.join(change.domains)}"
+    return ", ".join(change.domains)
+
+
+def _before(change: Change) -> tuple[str, ...]:
+    return change.domains if change.kind == REMOVE else change.origin
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,69 @@
+"""`olmix plan`: from the project, or from files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from olmix.core.limits import domain_caps
+from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
+from olmix.errors import ConfigError
+from olmix.faces.config import PARAMS, Params, load_params, parse_count
+from olmix.faces.current import current_manifests, preflight
+from olmix.faces.plan_view import PlanView
+from olmix.data.manifest import dataset_of
+from olmix.files import read_json
+from olmix.outputs.mixture_file import ACCEPTED, read_mixture
+from olmix.outputs.plan_file import dataset_from_json
+from olmix.outputs.validation import validation_size
+from olmix.pipeline import stale_stages
+
+# What params.yaml decides in a project; without one, a plan from files takes the recipe's.
+RUNS_PER_DOMAIN, REPETITION = 3, 4.0
+
+
+def from_project(accepted: Path | None) -> PlanView:
+    """The plan of the project in the current folder, as its data is now."""
+    params = load_params()
+    dataset = dataset_of(current_manifests(params))
+    start = read_mixture(accepted or ACCEPTED).accepted
+    plan = make_plan(dataset, start.base_for(dataset), params.reuse_settings())
+    preflight(params, plan)
+    return PlanView(
+        plan=plan,
+        caps=domain_caps(dataset, params.target.tokens, params.target.repetition),
+        runs=swarm_size(plan.dimensions, params.swarm.runs_per_domain),
+        runs_without_reuse=swarm_size(len(dataset.names), params.swarm.runs_per_domain),
+        validation_runs=validation_size(plan, params.validation.seeds),
+        stale=stale_stages(),
+        accepted=start.dataset == dataset.digest,
+    )
+
+
+def from_files(
+    dataset_file: Path,
+    accepted: Path | None,
+    runs_per_domain: int | None,
+    recompute: tuple[str, ...],
+    no_reuse: bool,
+    target_tokens: str | None,
+    repetition: float | None,
+) -> PlanView:
+    """A plan for a dataset version that is only described; what no option says, params.yaml says if there is one."""
+    params: Params | None = load_params() if PARAMS.exists() else None
+    dataset = dataset_from_json(read_json(dataset_file), str(dataset_file))
+    start = read_mixture(accepted).accepted if accepted else Accepted(EMPTY)
+    plan = make_plan(dataset, start.base_for(dataset), Reuse("none" if no_reuse else "full", recompute))
+    c = runs_per_domain or (params.swarm.runs_per_domain if params else RUNS_PER_DOMAIN)
+    tokens = parse_count(target_tokens) if target_tokens else (params.target.tokens if params else None)
+    limit = repetition or (params.target.repetition if params else REPETITION)
+    if limit <= 0:
+        raise ConfigError(f"--repetition {limit}: give a number above 0")
+    return PlanView(
+        plan=plan,
+        caps=domain_caps(dataset, tokens, limit) if tokens else None,
+        runs=swarm_size(plan.dimensions, c),
+        runs_without_reuse=swarm_size(len(dataset.names), c),
+        validation_runs=validation_size(plan, params.validation.seeds) if params else 0,
+        accepted=start.dataset == dataset.digest,
+    )

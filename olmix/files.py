@@ -1,0 +1,109 @@
+"""Reading and writing the project's own files: atomic writes, canonical JSON and YAML, paths that stay inside.
+
+A file at its final path is whole: it is written under a temporary name beside it, flushed to the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import yaml
+
+from olmix.errors import ConfigError, DataError, OlmixError
+
+_TEMPORARY = ".olmix-tmp-"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write` with a file that becomes `path` when it is whole; the old file stays when anything fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OlmixError(f"{path}: cannot be written: {error.strerror}; nothing was changed") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    write_atomically(path, lambda file: file.write(content))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that are no longer alive left under temporary names below `folder`."""
+    for leftover in folder.rglob(f"{_TEMPORARY}*") if folder.is_dir() else ():
+        writer = leftover.name.removeprefix(_TEMPORARY).split("-")[0]
+        if not (writer.isdigit() and Path(f"/proc/{writer}").exists() and int(writer) != os.getpid()):
+            leftover.unlink(missing_ok=True)
+
+
+def canonical_json(value: object) -> bytes:
+    """Sorted keys, two spaces, a final newline: the same value is the same bytes."""
+    options = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+    return orjson.dumps(value, option=options)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write canonical JSON atomically."""
+    write_bytes(path, canonical_json(value))
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file; raises DataError with the file and the place."""
+    try:
+        return orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (orjson.JSONDecodeError, IsADirectoryError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+
+
+class _UniqueKeyLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
+    """The safe loader, which also refuses a key that stands twice: YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file with the safe loader; raises ConfigError with file, line and reason."""
+    try:
+        with path.open("rb") as file:
+            return yaml.load(file, _UniqueKeyLoader)  # noqa: S506  # a subclass of the safe loader
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; run olmix in the root of the project") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: not valid YAML here: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: not valid YAML: {reason}") from None
+
+
+def inside(root: Path, path: str, where: str) -> Path:
+    """`path`, relative to `root`; raises ConfigError when it is absolute or leaves `root`, also through a link."""
+    candidate = Path(path)
+    if not path or candidate.is_absolute() or ".." in candidate.parts or "\0" in path:
+        raise ConfigError(f"{where}: path {path!r} must be relative and stay inside the project")
+    if not (root / candidate).resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"{where}: path {path!r} leads out of the project through a link")
+    return candidate

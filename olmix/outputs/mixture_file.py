@@ -1,0 +1,130 @@
+"""Mixture files: `mixtures/accepted.yaml` and `mixtures/proposed.yaml`.
+
+They are read by people as git diffs: one line a domain, sorted, six decimals, nothing that changes by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from olmix.core.digest import from_hex, to_hex
+from olmix.core.mixture import Mixture, Share
+from olmix.core.plan import Accepted
+from olmix.errors import MixtureError
+from olmix.files import read_yaml, write_bytes
+
+ACCEPTED = Path("mixtures/accepted.yaml")
+PROPOSED = Path("mixtures/proposed.yaml")
+DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class MixtureFile:
+    """A mixture and what stands around it in its file; `rows` adds repetition and cap to each domain's line."""
+
+    mixture: Mixture
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dataset: str | None = None
+    base: Mixture = field(default_factory=lambda: Mixture({}))
+    sections: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> Accepted:
+        """What a plan starts from when this file is the accepted one."""
+        return Accepted(self.mixture, self.dataset, self.base)
+
+
+def parse_mixture(content: object, where: str) -> MixtureFile:
+    """A parsed mixture file; raises MixtureError naming `where` and the domain."""
+    if not isinstance(content, dict) or not isinstance(content.get("domains"), dict):
+        raise MixtureError(f"{where}: not a mixture file: no mapping `domains`")
+    known = {"domains", "tokenizer", "dataset", "base"}
+    base = content.get("base") or {"domains": {}}
+    return MixtureFile(
+        mixture=_mixture(content, where),
+        rows={n: {k: v for k, v in row.items() if k != "digest"} for n, row in content["domains"].items()},
+        dataset=content.get("dataset"),
+        base=_mixture(base, f"{where}: base"),
+        sections={key: value for key, value in content.items() if key not in known},
+    )
+
+
+def read_mixture(path: Path) -> MixtureFile:
+    """Read a mixture file; raises ConfigError for bad YAML and MixtureError for a bad mixture."""
+    return parse_mixture(read_yaml(path), str(path))
+
+
+def _mixture(content: Mapping[str, Any], where: str) -> Mixture:
+    shares = {}
+    for name, row in content["domains"].items():
+        place = f"{where}: domains.{name}"
+        if not isinstance(name, str) or not isinstance(row, dict):
+            raise MixtureError(f"{place}: not a line of weight, tokens and digest")
+        missing = sorted({"weight", "tokens", "digest"} - set(row))
+        if missing:
+            raise MixtureError(f"{place}: {', '.join(missing)} missing; a line has weight, tokens and digest")
+        weight, tokens = row["weight"], row["tokens"]
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise MixtureError(f"{place}: weight {weight!r} is not a number")
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens <= 0:
+            raise MixtureError(f"{place}: tokens {tokens!r} is not a positive whole number")
+        shares[name] = Share(float(weight), tokens, from_hex(row["digest"], place))
+    try:
+        return Mixture(shares, content.get("tokenizer"))
+    except MixtureError as error:
+        raise MixtureError(f"{where}: {error}") from None
+
+
+def render_mixture(file: MixtureFile, heading: str) -> str:
+    """The text of a mixture file."""
+    parts = [f"# {line}\n" for line in heading.splitlines()]
+    parts += [_section({"dataset": file.dataset})] if file.dataset else []
+    parts += [_section({"tokenizer": file.mixture.tokenizer})] if file.mixture.tokenizer else []
+    parts.append("domains:\n" + _lines(file.mixture, file.rows))
+    parts += [_section({key: value}) for key, value in file.sections.items()]
+    if file.base.domains:
+        tokenizer = f"  tokenizer: '{file.base.tokenizer}'\n" if file.base.tokenizer else ""
+        lines = "".join(f"  {line}\n" for line in _lines(file.base, {}).splitlines())
+        parts.append(f"base:\n{tokenizer}  domains:\n{lines}")
+    return "".join(parts)
+
+
+def write_mixture(path: Path, file: MixtureFile, heading: str) -> None:
+    """Write a mixture file atomically."""
+    write_bytes(path, render_mixture(file, heading).encode())
+
+
+def _lines(mixture: Mixture, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """One flow mapping a domain. Digests are quoted: some hexadecimal digits are a number to YAML."""
+    if not mixture.domains:
+        return "  {}\n"
+    keys = {name: yaml.safe_dump(name, width=1000).splitlines()[0] for name in mixture.domains}
+    width = max(len(key) for key in keys.values())
+    lines = []
+    for name, share in mixture.domains.items():
+        row = rows.get(name, {})
+        extra = f"repetition: {row['repetition']:.3f}, " if "repetition" in row else ""
+        extra += f"capped: {'true' if row['capped'] else 'false'}, " if "capped" in row else ""
+        lines.append(
+            f"  {keys[name] + ':':<{width + 1}} {{weight: {share.weight:.{DECIMALS}f}, tokens: {share.tokens}, "
+            f"{extra}digest: '{to_hex(share.digest)}'}}\n"
+        )
+    return "".join(lines)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style for sections, flow style for lists, so that a changed value is a changed line."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)
+
+
+def _section(section: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(section), Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)

@@ -1,0 +1,83 @@
+"""`build/plan.json`: the plan as every later stage reads it, and as `olmix plan` computes it anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from olmix.core.changes import Change
+from olmix.core.dataset import Dataset, Domain
+from olmix.core.digest import from_hex, to_hex
+from olmix.core.mixture import Mixture, Share
+from olmix.core.plan import Plan
+from olmix.core.virtual import CollapsedSpace
+from olmix.errors import MixtureError
+from olmix.files import read_json
+
+PLAN = Path("build/plan.json")
+
+
+def change_to_json(change: Change) -> dict[str, Any]:
+    """`{kind, domains, from}`."""
+    return {"kind": change.kind, "domains": list(change.domains), "from": list(change.origin)}
+
+
+def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
+    """`{domain: {digest, tokens, source}}`."""
+    return {
+        name: {"digest": to_hex(d.digest), "tokens": d.tokens, "source": d.source}
+        for name, d in dataset.domains.items()
+    }
+
+
+def dataset_from_json(content: Any, where: str, tokenizer: str | None = None) -> Dataset:
+    """A dataset version from `{domain: {digest, tokens, source}}`; raises MixtureError naming `where`."""
+    if not isinstance(content, dict):
+        raise MixtureError(f"{where}: not a dataset: write {{domain: {{digest, tokens, source}}}}")
+    domains = {}
+    for name, row in content.items():
+        if not isinstance(row, dict) or not isinstance(row.get("tokens"), int) or "digest" not in row:
+            raise MixtureError(f"{where}: {name}: a domain has a digest (hexadecimal) and tokens (a whole number)")
+        domains[name] = Domain(from_hex(row["digest"], f"{where}: {name}"), row["tokens"], row.get("source"))
+    return Dataset(domains, tokenizer)
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values."""
+    base = {
+        name: {"weight": s.weight, "tokens": s.tokens, "digest": to_hex(s.digest)}
+        for name, s in plan.base.domains.items()
+    }
+    return {
+        "dataset": {"digest": plan.dataset.digest, "tokenizer": plan.dataset.tokenizer},
+        "domains": dataset_to_json(plan.dataset),
+        "base": {"domains": base, "tokenizer": plan.base.tokenizer},
+        "changes": [change_to_json(change) for change in plan.changes],
+        "affected": list(plan.affected),
+        "virtual": {"members": dict(plan.space.members)} if plan.space.members else None,
+        "carried": dict(plan.carried),
+        "duplicates": [list(names) for names in plan.duplicates],
+    }
+
+
+def plan_from_json(content: Any) -> Plan:
+    """The plan that `plan_to_json` wrote."""
+    dataset = dataset_from_json(content["domains"], str(PLAN), content["dataset"]["tokenizer"])
+    base = {
+        name: Share(row["weight"], row["tokens"], from_hex(row["digest"], name))
+        for name, row in content["base"]["domains"].items()
+    }
+    members = content["virtual"]["members"] if content["virtual"] else {}
+    return Plan(
+        dataset=dataset,
+        base=Mixture(base, content["base"]["tokenizer"]),
+        changes=tuple(Change(c["kind"], tuple(c["domains"]), tuple(c["from"])) for c in content["changes"]),
+        space=CollapsedSpace(members, tuple(content["affected"])),
+        carried=content["carried"],
+        duplicates=tuple(tuple(names) for names in content["duplicates"]),
+    )
+
+
+def read_plan() -> Plan:
+    """The plan of this pipeline."""
+    return plan_from_json(read_json(PLAN))

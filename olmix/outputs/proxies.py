@@ -1,0 +1,44 @@
+"""`build/proxies/`: the trained runs of the swarm, a record and its weights each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from olmix.data.tokensets import TokenSet
+from olmix.errors import DataError
+from olmix.files import read_json
+from olmix.outputs.swarm_file import Swarm
+from olmix.proxy.recipe import Recipe
+from olmix.runs.engine import Outcome
+from olmix.runs.journal import Journal, file_digest
+from olmix.runs.record import RunSpec, published, spec_for
+
+PROXIES = Path("build/proxies")
+
+
+def swarm_specs(swarm: Swarm, sets: Mapping[str, TokenSet], recipe: Recipe, seed: int) -> list[RunSpec]:
+    """The run of every mixture of the swarm."""
+    return [spec_for(run, weights, sets, recipe, seed) for run, weights in swarm.rows().items()]
+
+
+def publish_runs(specs: list[RunSpec], outcome: Outcome, swarm: Swarm, journal: Journal) -> None:
+    """Write the finished runs of `specs` to `build/proxies/`."""
+    PROXIES.mkdir(parents=True, exist_ok=True)
+    for spec in specs:
+        if spec.key in outcome.results:
+            record = published(spec, outcome.results[spec.key], swarm.expanded(spec.weights))
+            journal.publish(spec.key, record, PROXIES)
+
+
+def read_runs() -> dict[str, dict[str, Any]]:
+    """Records by key; raises DataError when weights are not those that the record was written for."""
+    records = {}
+    for path in sorted(PROXIES.glob("*.json")):
+        record = read_json(path)
+        weights = path.with_suffix(".safetensors")
+        if not weights.exists() or file_digest(weights) != record["weights_digest"]:
+            raise DataError(f"{weights}: not the weights that {path.name} names; remove {PROXIES} and run dvc repro")
+        records[path.stem] = record
+    return records

@@ -1,0 +1,107 @@
+"""`build/validation.json`: the proposal and its baselines, trained with fresh seeds and measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from olmix.core.plan import Plan
+from olmix.data.tokensets import TokenSet
+from olmix.files import read_json
+from olmix.proxy.recipe import Recipe
+from olmix.runs.record import RunSpec, spec_for
+
+VALIDATION = Path("build/validation.json")
+PROPOSAL, NATURAL, UNIFORM, CARRIED = "proposal", "natural", "uniform", "carried"
+
+
+def contenders(plan: Plan, proposal: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """The mixtures that are measured: the proposal, natural, uniform, and the accepted one where it still stands.
+
+    `carried` is the accepted mixture on what is unchanged, with nothing of what is new: doing nothing.
+    """
+    names = plan.dataset.names
+    mixtures = {
+        PROPOSAL: dict(proposal),
+        NATURAL: plan.dataset.natural,
+        UNIFORM: {name: 1 / len(names) for name in names},
+    }
+    if plan.carried:
+        mixtures[CARRIED] = {name: plan.carried.get(name, 0.0) for name in names}
+    return mixtures
+
+
+def validation_specs(
+    mixtures: Mapping[str, Mapping[str, float]],
+    sets: Mapping[str, TokenSet],
+    recipe: Recipe,
+    swarm_seed: int,
+    seeds: int,
+) -> dict[str, list[RunSpec]]:
+    """Runs by mixture: seeds that follow the swarm's, the same for every mixture, so that gains are paired."""
+    return {
+        name: [
+            spec_for(f"{name}-{k}", weights, sets, recipe, swarm_seed + 1 + k)
+            for k in range(seeds)
+        ]
+        for name, weights in mixtures.items()
+    }
+
+
+def validation_size(plan: Plan, seeds: int) -> int:
+    """Runs of a validation, apart from the swarm's."""
+    return seeds * (3 + bool(plan.carried))
+
+
+def summarise(
+    mixtures: Mapping[str, Mapping[str, float]],
+    specs: Mapping[str, Sequence[RunSpec]],
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    task_weights: Mapping[str, float],
+) -> dict[str, Any]:
+    """Mean BPB and its standard error over seeds by mixture, and the proposal's gain over each other mixture.
+
+    `scores` are by run key and task. A gain is the mean over seeds of the difference at the same seed; its standard
+    error is that of this mean. With one seed there is no standard error (null).
+    """
+    total = math.fsum(task_weights.values())
+    tasks = sorted(task_weights)
+    share = np.array([task_weights[task] / total for task in tasks])
+    bpb = {
+        name: np.array([[scores[run.key][task]["bpb"] for task in tasks] for run in runs])
+        for name, runs in specs.items()
+    }
+    result: dict[str, Any] = {}
+    for name, runs in specs.items():
+        means = bpb[name] @ share
+        result[name] = {
+            "mean_bpb": float(means.mean()),
+            "standard_error": _standard_error(means),
+            "seeds": [run.seed for run in runs],
+            "weights": dict(mixtures[name]),
+            "tasks": dict(zip(tasks, bpb[name].mean(axis=0).tolist(), strict=True)),
+        }
+        if name != PROPOSAL:
+            gains = means - bpb[PROPOSAL] @ share
+            result[name]["gain_of_proposal"] = {
+                "bpb": float(gains.mean()),
+                "standard_error": _standard_error(gains),
+                "relative": float(gains.mean() / means.mean()),
+            }
+    return result
+
+
+def _standard_error(values: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def read_validation(weights: Mapping[str, float]) -> dict[str, Any] | None:
+    """The validation, when it is there and is of the mixture `weights`; None otherwise."""
+    if not VALIDATION.exists():
+        return None
+    validation: dict[str, Any] = read_json(VALIDATION)
+    return validation if not validation or validation[PROPOSAL]["weights"] == dict(weights) else None

@@ -1,0 +1,79 @@
+"""A run's key and its record.
+
+The key is a digest of what decides the result: the token sets with their sequence counts, the recipe, the seed, and
+the declared version of the training code. It names no domain, path, host, engine, device or task: a renamed domain, a
+colleague's machine and a new task all find the runs that exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import xxhash
+
+from olmix.core.quantise import largest_remainder
+from olmix.data.tokensets import TokenSet
+from olmix.proxy.recipe import RECIPE_VERSION, Recipe
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run to train: its name in its swarm, sequences of each token set by name, recipe and seed."""
+
+    name: str
+    counts: Mapping[str, int]
+    sets: Mapping[str, TokenSet]
+    recipe: Recipe
+    seed: int
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Names of the token sets that the run reads, by identity: their order in everything that is computed."""
+        names = [name for name, count in self.counts.items() if count]
+        return tuple(sorted(names, key=lambda name: (self.sets[name].identity, name)))
+
+    @property
+    def key(self) -> str:
+        """32 hexadecimal digits; equal keys are equal results."""
+        content = {
+            "version": RECIPE_VERSION,
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "counts": [[self.sets[name].identity, self.counts[name]] for name in self.used],
+        }
+        return xxhash.xxh3_128_hexdigest(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Realised weights: counts of sequences over their sum."""
+        total = sum(self.counts.values())
+        return {name: count / total for name, count in sorted(self.counts.items())}
+
+
+def spec_for(
+    name: str, weights: Mapping[str, float], sets: Mapping[str, TokenSet], recipe: Recipe, seed: int
+) -> RunSpec:
+    """The run that realises `weights` best in whole sequences (largest remainder)."""
+    names = sorted(weights, key=lambda n: (sets[n].identity, n))
+    counts = largest_remainder(np.array([weights[n] for n in names]), recipe.sequences)
+    return RunSpec(name, dict(sorted(zip(names, counts.tolist(), strict=True))), sets, recipe, seed)
+
+
+def published(spec: RunSpec, measured: Mapping[str, Any], expanded: Mapping[str, Any]) -> dict[str, Any]:
+    """The record in `build/proxies/`: what was measured, under the names that this pipeline gives it.
+
+    `expanded` names the real domains behind the row with their weights and digests: the run is evidence for as long
+    as they stand.
+    """
+    repetition = {name: spec.counts[name] / spec.sets[name].rows for name in sorted(spec.used)}
+    return {**measured, "run": spec.name, "weights": spec.weights, "repetition": repetition, "domains": expanded}
+
+
+def missing_runs(wanted: Sequence[str], records: Mapping[str, Any]) -> list[str]:
+    """Names of the swarm's runs that have no record, in the swarm's order."""
+    present = {record["run"] for record in records.values()}
+    return [name for name in wanted if name not in present]

@@ -1,0 +1,52 @@
+"""One process of the local engine: does the jobs it is given, one after another, on one thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
+from typing import TYPE_CHECKING
+
+from olmix.runs.journal import Journal
+
+if TYPE_CHECKING:
+    from olmix.runs.engine import Job
+
+
+class Stopped(Exception):  # noqa: N818  # no error: the driver asked for it
+    """The driver asked its workers to stop."""
+
+
+@dataclass
+class _Shared:
+    parent: int = 0
+    tokens: Synchronized[int] | None = None
+    stop: Synchronized[bool] | None = None
+
+
+_shared = _Shared()
+
+
+def start_worker(parent: int, tokens: Synchronized[int], stop: Synchronized[bool]) -> None:
+    """Set a process up: one thread, and the driver alone answers an interrupt."""
+    from olmix.proxy.training import single_thread  # torch, which the driver does not need
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _shared.parent, _shared.tokens, _shared.stop = parent, tokens, stop
+    single_thread()
+
+
+def do(job: Job, journal: Journal, device: str) -> None:
+    """Do one job."""
+    job.run(journal, device, _progress)
+
+
+def _progress(tokens: int) -> None:
+    if _shared.stop is not None and _shared.stop.value:
+        raise Stopped
+    if _shared.parent and os.getppid() != _shared.parent:
+        os._exit(1)  # the driver is gone, and whoever takes over does this job again
+    if _shared.tokens is not None:
+        with _shared.tokens.get_lock():
+            _shared.tokens.value += tokens

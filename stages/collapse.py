@@ -1,0 +1,18 @@
+"""collapse: the token sets that the swarm draws from, the virtual domain's included."""
+
+from olmix.faces.config import load_params
+from olmix.faces.entry import run
+from olmix.outputs.collapsed import write_collapsed
+from olmix.outputs.plan_file import read_plan
+
+
+def main() -> None:
+    params = load_params()
+    plan = read_plan()
+    if plan.duplicates:
+        print("warning: the same documents under several names:", "; ".join(map(" = ".join, plan.duplicates)))
+    write_collapsed(plan, params.proxy.sequence_length, params.proxy_sequences())
+
+
+if __name__ == "__main__":
+    run(main)

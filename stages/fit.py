@@ -1,0 +1,21 @@
+"""fit: a law for every task, and how far to trust it."""
+
+from olmix.faces.config import load_params
+from olmix.faces.entry import run
+from olmix.outputs.evaluations import read_results
+from olmix.outputs.law_file import fit_laws, write_fit
+from olmix.outputs.swarm_file import read_swarm
+
+
+def main() -> None:
+    params, swarm = load_params(), read_swarm()
+    weights = params.task_weights()
+    results = read_results(swarm.space.names, sorted(weights))
+    fit = fit_laws(results, swarm.runs, weights, params.fit_settings())
+    for warning in fit.warnings:
+        print(f"warning: {warning}")
+    write_fit(fit)
+
+
+if __name__ == "__main__":
+    run(main)

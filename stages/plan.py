@@ -1,0 +1,22 @@
+"""plan: what changed since the accepted mixture, and which domains must be recomputed."""
+
+from olmix.core.plan import make_plan
+from olmix.data.manifest import dataset_of, forget_undeclared, read_manifests
+from olmix.faces.config import load_params
+from olmix.faces.entry import run
+from olmix.files import write_json
+from olmix.outputs.mixture_file import ACCEPTED, read_mixture
+from olmix.outputs.plan_file import PLAN, plan_to_json
+
+
+def main() -> None:
+    params = load_params()
+    # A removed domain's outputs would change the hash of their folders for whoever still has them.
+    forget_undeclared(params.domains)
+    dataset = dataset_of(read_manifests())
+    base = read_mixture(ACCEPTED).accepted.base_for(dataset)
+    write_json(PLAN, plan_to_json(make_plan(dataset, base, params.reuse_settings())))
+
+
+if __name__ == "__main__":
+    run(main)

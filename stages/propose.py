@@ -1,0 +1,19 @@
+"""propose: the mixture that the laws and the limits ask for."""
+
+from olmix.faces.config import load_params
+from olmix.faces.entry import run
+from olmix.outputs.law_file import read_laws
+from olmix.outputs.mixture_file import PROPOSED, write_mixture
+from olmix.outputs.plan_file import read_plan
+from olmix.outputs.proposal import HEADING, propose
+
+
+def main() -> None:
+    params, plan = load_params(), read_plan()
+    laws = read_laws() if plan.affected else None
+    proposal = propose(plan, laws, params.task_weights(), params.target_settings(), params.solve.kl)
+    write_mixture(PROPOSED, proposal, HEADING)
+
+
+if __name__ == "__main__":
+    run(main)
