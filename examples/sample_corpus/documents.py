@@ -73,7 +73,7 @@ def evenly(streams: Mapping[str, Iterator[str]]) -> Iterator[str]:
 
 
 def collect(documents: Iterable[str], size: int, held_out: int = 0) -> Domain:
-    """The first distinct `documents`: `size` bytes to train on, and at least `held_out` others if there are."""
+    """The first distinct `documents`: `size` bytes to train on and, if there are, `held_out` others."""
     train: list[str] = []
     held: list[str] = []
     seen: set[str] = set()

@@ -37,12 +37,14 @@ _SKIPPED = {
     "__pycache__",
 }
 _CODE_A_FILE, _TEXTS_A_FILE = 8, 24
+_LARGEST = 32_000  # bytes of a file that is worth parsing for eight pieces of code
 _SHORTEST_SESSION = 48
-_DOC_CALL = re.compile(
-    r"\badd_docstr|\badd_newdoc"
-)  # they give docstrings to functions that are written in C
+# Calls that give docstrings to functions written in C.
+_DOC_CALL = re.compile(r"\badd_docstr|\badd_newdoc")
+# Torch wraps every header in the same four lines.
 _GUARD = re.compile(
-    r"\A#if !defined\(TORCH_STABLE_ONLY\).*\n|#else\n#error \"This file should not be included when .*\n#endif.*\n\Z"
+    r"\A#if !defined\(TORCH_STABLE_ONLY\).*\n"
+    r"|#else\n#error \"This file should not be included when .*\n#endif.*\n\Z"
 )
 
 
@@ -51,7 +53,7 @@ def package_folder(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
-            f"{name} is not installed, and the sample corpus takes text from it: pip install 'olmix[sample]'"
+            f"{name} is not installed; the sample takes text from it: pip install 'olmix[sample]'"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
@@ -117,7 +119,7 @@ def strip_python(source: str) -> str:
 
 
 def separate(docstring: str) -> tuple[str, str]:
-    """Split a docstring into its prose (a paragraph a line) and its `>>>` sessions (blocks between blank lines)."""
+    """Split a docstring into its prose (a paragraph a line) and its `>>>` sessions (a block a paragraph)."""
     paragraphs: list[list[str]] = [[]]
     blocks: list[list[str]] = []
     inside = False
@@ -154,7 +156,7 @@ def _is_prose(text: str) -> bool:
 
 
 def docstrings(source: str) -> list[str]:
-    """The docstrings in `source`, with those that it gives to functions written in C; none when it does not parse."""
+    """The docstrings in `source` and those it gives to functions in C; none when it does not parse."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -198,7 +200,7 @@ def _prose_and_sessions(path: Path) -> list[tuple[str, str]]:
 
 def _code(files: list[Path], most: int = _CODE_A_FILE) -> Iterator[str]:
     for path in files:
-        source = _read(path)
+        source = _read(path) if path.stat().st_size <= _LARGEST else ""
         if not _DOC_CALL.search(source):  # such a file is docstrings from end to end
             yield from spread(pieces(strip_python(source)), most)
 

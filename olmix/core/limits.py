@@ -27,11 +27,11 @@ def require_feasible(
     # The caps of many domains may sum to 1 but for rounding.
     if reach >= 1 - 1e-12:
         return
-    shortfall = math.ceil((1 - reach) * target_tokens)
+    shortfall = max(1, round((1 - reach) * target_tokens))
     tokens = sum(d.tokens for d in dataset.domains.values())
     message = (
         f"params.yaml: target: {target_tokens:,} tokens cannot be drawn with repetition {limit:g}: "
-        f"the domains give at most {math.floor(reach * target_tokens):,}, {shortfall:,} short"
+        f"the domains give at most {target_tokens - shortfall:,}, {shortfall:,} short"
     )
     needed = math.ceil(target_tokens / tokens * 1000) / 1000
     if space.members and tokens * limit >= target_tokens:
@@ -42,7 +42,7 @@ def require_feasible(
         )
     raise InfeasibleError(
         f"{message}; all {len(dataset.domains)} domains hold {tokens:,} tokens: raise target.repetition to "
-        f"{needed:g} or lower target.tokens to {math.floor(reach * target_tokens):,}"
+        f"{needed:g} or lower target.tokens to {target_tokens - shortfall:,}"
     )
 
 

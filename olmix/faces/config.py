@@ -195,7 +195,7 @@ class FitConfig(_Section):
 
     delta: Annotated[Finite, Field(gt=0)] = 0.02
     """Residual, in BPB, at which the Huber loss turns from squared to linear."""
-    ridge: Annotated[Finite, Field(ge=0)] = 1e-7
+    ridge: Annotated[Finite, Field(ge=0)] = 1e-8
     """Ridge on the coefficients' deviation from their mean; tiny, it only makes the optimum unique."""
     folds: Annotated[int, Field(gt=1)] = 5
     """Folds of the cross-validation behind the diagnostics."""
@@ -282,6 +282,10 @@ class Params(_Section):
         recipe = Recipe(vocabulary=vocabulary, **self.proxy.model_dump(exclude={"seed"}))
         recipe.validate()
         return recipe
+
+    def proxy_sequences(self) -> int:
+        """Sequences that a run reads; the vocabulary has no part in it."""
+        return self.recipe(vocabulary=1).sequences
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokeniser; raises DataError when it cannot be read."""

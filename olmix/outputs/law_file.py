@@ -27,7 +27,7 @@ class FitSettings:
     """Huber delta in BPB, ridge, folds of the cross-validation, bootstrap replicates, and the seed of both."""
 
     delta: float = 0.02
-    ridge: float = 1e-7
+    ridge: float = 1e-8
     folds: int = 5
     replicates: int = 60
     seed: int = 0

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from olmix.core.limits import cap_proportionally, domain_caps, require_feasible
 from olmix.core.mixture import Mixture, Share, kl_divergence, repetition
 from olmix.core.plan import Plan
-from olmix.core.quantise import quantise
-from olmix.core.solver import LogLinearObjective, Solution, solve
+from olmix.core.quantise import quantise_within
+from olmix.core.solver import Solution, solve
 from olmix.errors import MixtureError
 from olmix.outputs.law_file import Laws
 from olmix.outputs.mixture_file import MixtureFile
@@ -36,7 +36,7 @@ def propose(plan: Plan, laws: Laws | None, task_weights: Mapping[str, float], ta
     if laws is None:
         return _carried(plan, caps, target)
     weights = np.array([task_weights[task] for task in laws.tasks])
-    objective = LogLinearObjective(laws.law, weights)
+    objective = laws.law.objective(weights)
     reference = plan.space.reference(plan.dataset.natural)
     solution = solve(objective, reference=reference, kl=kl, caps=plan.space.caps(caps))
     unlimited = solve(objective, reference=reference, kl=kl, caps=np.ones(len(reference)))
@@ -48,7 +48,7 @@ def propose(plan: Plan, laws: Laws | None, task_weights: Mapping[str, float], ta
     predicted["unconstrained"] = _predict(laws, weights, unlimited.weights)
     names = plan.dataset.names
     expanded = plan.space.expand(solution.weights)
-    rounded = quantise(np.array([expanded[n] for n in names]), caps=np.array([caps[n] for n in names]))
+    rounded = quantise_within([expanded[n] for n in names], [caps[n] for n in names])
     mixture = dict(zip(names, rounded.tolist(), strict=True))
     certificate = {
         "gap": float(solution.gap),
@@ -75,7 +75,7 @@ def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFi
     names = plan.dataset.names
     limits = np.array([caps[n] for n in names])
     weights = cap_proportionally(np.array([plan.carried[n] for n in names]), limits)
-    mixture = dict(zip(names, quantise(weights, caps=limits).tolist(), strict=True))
+    mixture = dict(zip(names, quantise_within(weights, limits).tolist(), strict=True))
     sections = {
         "certificate": {"gap": 0.0, "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6)},
         "target": {"tokens": target.tokens, "repetition": target.repetition},

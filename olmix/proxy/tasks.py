@@ -1,0 +1,141 @@
+"""Tasks: held-out text that proxies are measured on, read, identified and tokenised once for all runs.
+
+A task is a file of JSON lines, {"prompt": ..., "continuation": ...}; bits are counted on the continuation. Prompt and
+continuation are tokenised separately and joined, so that the boundary between them is a boundary between tokens and
+every byte that is scored belongs to the continuation. What that gives up: a token that would span the boundary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+import xxhash
+from numpy.typing import NDArray
+
+from olmix.data.tokenizer import Tokenizer, Tokens
+from olmix.errors import DataError
+
+_KEYS = {"prompt", "continuation"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Items, (prompt, continuation) each, and a digest of them that the file's format and name do not enter."""
+
+    name: str
+    items: tuple[tuple[str, str], ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """A task as a model of `sequence_length` reads it, cut into windows.
+
+    `rows` (windows, sequence_length + 1): a window's tokens, as in training, padded on the right. `lengths` (windows,):
+    how many of its predictions are real. `firsts` (windows,): the first of them that counts; from there on, all do.
+    `digest` is the task's and `tokenizer` the tokeniser's.
+    """
+
+    name: str
+    digest: str
+    tokenizer: str
+    sequence_length: int
+    rows: Tokens
+    lengths: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    bytes: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a model reads, padding apart."""
+        return int(self.lengths.sum())
+
+    @property
+    def scored(self) -> int:
+        """Tokens of the continuations."""
+        return int((self.lengths - self.firsts).sum())
+
+
+def read_task(path: Path) -> Task:
+    """Read a task; it is called what the file is. Raises DataError with file and line for a line that is no item."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"{path}: no such task; write it, or take {path.stem} out of params.yaml: tasks") from None
+    items = tuple(_item(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
+    if not items:
+        raise DataError(f'{path}: no items; write lines of {{"prompt": "...", "continuation": "..."}}')
+    digest = xxhash.xxh3_128()
+    for text in (text.encode() for item in items for text in item):
+        digest.update(f"{len(text)}:".encode() + text)
+    return Task(path.stem, items, digest.hexdigest())
+
+
+def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> EncodedTask:
+    """Tokenise a task and cut it into windows; raises DataError for a continuation that has no tokens.
+
+    An item is [end of document] + prompt + continuation. One that is longer than a window is read through windows that
+    overlap: a token of the continuation is scored once, with at least half a window before it where there is as much.
+    """
+    prompts = tokenizer.encode([prompt for prompt, _ in task.items])
+    continuations = tokenizer.encode([continuation for _, continuation in task.items])
+    end = np.array([tokenizer.end], dtype=tokenizer.dtype)
+    rows, lengths, firsts = [], [], []
+    for number, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True), 1):
+        if not len(continuation):
+            text = task.items[number - 1][1]
+            raise DataError(f"task {task.name}: item {number}: the tokeniser makes nothing of {text[:40]!r}; remove it")
+        item = np.concatenate((end, prompt, continuation))
+        for begin, first, stop in _windows(1 + len(prompt), len(item), sequence_length):
+            row = np.full(sequence_length + 1, tokenizer.end, dtype=tokenizer.dtype)
+            row[: stop - begin] = item[begin:stop]
+            rows.append(row)
+            lengths.append(stop - begin - 1)
+            firsts.append(first - begin - 1)
+    scored_bytes = sum(len(continuation.encode()) for _, continuation in task.items)
+    return EncodedTask(
+        task.name,
+        task.digest,
+        tokenizer.digest,
+        sequence_length,
+        np.stack(rows),
+        np.array(lengths, dtype=np.int64),
+        np.array(firsts, dtype=np.int64),
+        scored_bytes,
+    )
+
+
+def untrained_bpb(task: EncodedTask, vocabulary: int) -> float:
+    """BPB of a model that knows nothing, log2(vocabulary) * tokens / bytes: a task that stays near it measures noise."""
+    return math.log2(vocabulary) * task.scored / task.bytes
+
+
+def _windows(first: int, length: int, size: int) -> list[tuple[int, int, int]]:
+    """Windows over an item of `length` tokens whose tokens from `first` on are scored: (begin, first scored, stop)."""
+    windows = []
+    while first < length:
+        begin = max(0, min(first - (size + 1) // 2, length - 1 - size))
+        stop = min(begin + size + 1, length)
+        windows.append((begin, first, stop))
+        first = stop
+    return windows
+
+
+def _item(line: bytes, where: str) -> tuple[str, str]:
+    try:
+        item = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON: {error}") from None
+    if not isinstance(item, dict) or set(item) != _KEYS:
+        found = ", ".join(map(str, item)) if isinstance(item, dict) else type(item).__name__
+        raise DataError(f"{where}: holds {found or 'nothing'}; an item has the keys prompt and continuation alone")
+    prompt, continuation = item["prompt"], item["continuation"]
+    if not isinstance(prompt, str) or not isinstance(continuation, str):
+        raise DataError(f"{where}: prompt and continuation must be text; put them in quotes")
+    if not continuation:
+        raise DataError(f"{where}: the continuation is empty, and it is what is scored; move text into it")
+    return prompt, continuation

@@ -1,0 +1,60 @@
+"""Write docs/params.md from the models of params.yaml and runtime.yaml: `make docs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from olmix.faces.config import COSMETIC, Params, Runtime
+
+OUTPUT = Path(__file__).parent.parent / "docs" / "params.md"
+HEAD = """# Reference of params.yaml and runtime.yaml
+
+Generated from the models that check the files (`make docs`); a test fails when the two differ.
+A count may be written as a number or as text with k, M, B or T behind it (`200k`, `1T`).
+An unknown key is an error.
+"""
+
+
+def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    return "none" if value is None else f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)), None)
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    rows = []
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        rows.append(f"| `{prefix}{field.alias or name}` | {_default(default)} | {field.description} |")
+    return rows
+
+
+def render() -> str:
+    """The text of docs/params.md."""
+    lines = [HEAD, "## params.yaml", ""]
+    for name, field in Params.model_fields.items():
+        key = field.alias or name
+        nested = _nested(field.annotation)
+        if nested is None:
+            lines += [f"### `{key}`", "", field.description or "", ""]
+            continue
+        each = "<name>." if key == "domains" else ""
+        cosmetic = " (cosmetic)" if key in COSMETIC else ""
+        lines += [f"### `{key}`{cosmetic}", "", (nested.__doc__ or "").strip(), ""]
+        lines += ["| key | default | what it is |", "|---|---|---|", *_rows(nested, f"{key}.{each}"), ""]
+    lines += ["## runtime.yaml", "", "Nothing here can change a result.", ""]
+    lines += ["| key | default | what it is |", "|---|---|---|", *_rows(Runtime, ""), ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    OUTPUT.write_text(render())

@@ -1,0 +1,149 @@
+"""params.yaml and runtime.yaml: everything wrong with them is one line with file and key."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from olmix.errors import ConfigError
+from olmix.faces.config import PARAMS, RUNTIME, Params, Runtime, check, load_params, load_runtime, parse_count
+from olmix.files import inside, read_yaml
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def params(**changes: Any) -> dict[str, Any]:
+    """The repository's own params.yaml with dotted keys changed (None deletes)."""
+    content: dict[str, Any] = copy.deepcopy(read_yaml(REPOSITORY / PARAMS))
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        if value is None:
+            del section[last]
+        else:
+            section[last] = value
+    return content
+
+
+def test_the_repository_is_valid() -> None:
+    parsed = check(PARAMS, params(), Params)
+    assert parsed.target.tokens == 5_000_000
+    assert sum(parsed.task_weights().values()) == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"swarm__runs_per_domian": 3}, "swarm.runs_per_domian: unknown key; did you mean runs_per_domain?"),
+        ({"swram": {}}, "swram: unknown key; did you mean swarm?"),
+        ({"domains__py__pth": "x"}, "domains.py.pth: unknown key; did you mean path?"),
+        ({"domains__py__path": None}, "domains.py.path: missing; add it"),
+        ({"proxy": None}, "proxy: missing; add it"),
+        ({"target__tokens": "5 apples"}, "target.tokens: write a whole number, or one with k, M, B or T"),
+        ({"target__tokens": -5}, "target.tokens: input should be greater than 0 (it is -5)"),
+        ({"target__repetition": 0}, "target.repetition: input should be greater than 0"),
+        ({"solve__kl": float("nan")}, "solve.kl: "),
+        ({"reuse__mode": "half"}, "reuse.mode: input should be 'full' or 'none'"),
+        ({"domains": {"a": {"path": "x"}}, "descriptions": {}}, "domains: only a; a mixture needs two or more"),
+        ({"domains__-rf": {"path": "x"}}, "'-rf' is not a name"),
+        ({"domains__a b": {"path": "x"}}, "'a b' is not a name"),
+        ({"domains__аpple": {"path": "x"}}, "is not a name"),
+        ({"domains__" + "x" * 300: {"path": "x"}}, "is not a name"),
+        ({"objective__weights": {"poetry": 1}}, "objective.weights: poetry: neither a task nor a family"),
+        ({"objective__weights": {"code": 0, "math": 0, "prose": 0}}, "all tasks have weight 0"),
+        ({"tasks__families": {"a": ["x"], "b": ["x"]}}, "tasks: x: named twice"),
+        ({"descriptions": {"nobody": "x"}}, "descriptions: nobody: not among the domains"),
+        ({"swarm__concentration": [9, 1]}, "concentration: the first bound must not be above the second"),
+    ],
+)
+def test_mistakes_name_file_key_and_way_out(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(PARAMS, params(**changes), Params)
+    assert message in str(error.value)
+    assert str(error.value).startswith("params.yaml: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_is_a_number_asks_for_quotes() -> None:
+    content = params()
+    content["domains"][2024] = {"path": "data/2024"}
+    with pytest.raises(ConfigError, match="2024 is not text; put the name in quotes"):
+        check(PARAMS, content, Params)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("200k", 200_000), ("1T", 10**12), ("1.5B", 1_500_000_000), ("1e12", 10**12), ("1_000", 1000)]
+)
+def test_counts_are_written_as_people_write_them(text: str, count: int) -> None:
+    assert parse_count(text) == count
+    assert check(PARAMS, params(target__tokens=text), Params).target.tokens == count
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../other", "data/../../x", "", "a\0b"])
+def test_paths_stay_inside_the_project(path: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be relative and stay inside the project"):
+        inside(tmp_path, path, "params.yaml: domains.x.path")
+
+
+def test_a_link_out_of_the_project_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "project/data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="leads out of the project through a link"):
+        inside(tmp_path / "project", "data", "params.yaml: domains.x.path")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", r"params.yaml:2: not valid YAML here: key 'a' stands twice"),
+        ("a: [1\n", r"params.yaml:\d: not valid YAML here"),
+        ("a: !!python/object/apply:os.system ['true']\n", r"params.yaml:1: not valid YAML here: could not determine"),
+        ("- 1\n", r"params.yaml: holds list, not a mapping"),
+        ("", r"params.yaml: holds NoneType, not a mapping"),
+        ("a: \xff\n".encode("latin-1"), r"params.yaml.*not valid YAML"),
+    ],
+)
+def test_broken_and_hostile_yaml(
+    text: str | bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    PARAMS.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=message) as error:
+        load_params()
+    assert "\n" not in str(error.value)
+
+
+def test_runtime_has_defaults_and_refuses_unknown_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_runtime() == Runtime()
+    RUNTIME.write_text("worker: 3\n")
+    with pytest.raises(ConfigError, match="runtime.yaml: worker: unknown key; did you mean workers?"):
+        load_runtime()
+
+
+def test_no_project_here_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="params.yaml: no such file; run olmix in the root of the project"):
+        load_params()
+
+
+def test_parameters_reference_is_what_the_models_say() -> None:
+    from scripts.params_reference import render
+
+    assert (REPOSITORY / "docs/params.md").read_text() == render()
+
+
+def test_defaults_are_spelt_out_in_the_sample() -> None:
+    """Every section of the model stands in params.yaml: DVC can only watch a leaf that is there."""
+    written = yaml.safe_load((REPOSITORY / PARAMS).read_text())
+    assert set(written) == {field.alias or name for name, field in Params.model_fields.items()}
+    for section in ("swarm", "proxy", "fit", "solve", "validate", "target", "reuse"):
+        model = check(PARAMS, written, Params).model_dump(by_alias=True)[section]
+        assert set(written[section]) == set(model), section

@@ -1,0 +1,256 @@
+"""What a person sees: dvc repro on a fresh project, and after each kind of change."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.project import ENVIRONMENT, Project, documents, write_shards, write_task
+
+CHAIN = ["swarm", "collapse", "train", "evaluate", "fit", "propose", "validate"]
+
+
+def test_first_build_is_a_mixture_within_its_limits(accepted_template: Project) -> None:
+    mixture = accepted_template.mixture()
+    rows = mixture["domains"]
+    assert sum(round(row["weight"] * 1e6) for row in rows.values()) == 10**6
+    assert rows["junk"]["weight"] < 0.1
+    assert mixture["certificate"]["gap"] <= 1e-9
+    target = accepted_template.params["target"]
+    for row in rows.values():
+        assert row["weight"] * target["tokens"] <= target["repetition"] * row["tokens"] + 1e-6
+        assert row["repetition"] == pytest.approx(row["weight"] * target["tokens"] / row["tokens"], abs=1e-3)
+    runs = [accepted_template.json(p) for p in _names(accepted_template, "build/proxies/*.json")]
+    assert len(runs) == 3 * (4 + 1)
+    assert all(abs(sum(run["weights"].values()) - 1) < 1e-9 and run["tokens"] == 16_384 for run in runs)
+    evaluations = [accepted_template.json(p) for p in _names(accepted_template, "build/evaluations/*.json")]
+    assert all(score["bpb"] > 0 and score["bytes"] > 0 for e in evaluations for score in e["tasks"].values())
+    validation = accepted_template.json("build/validation.json")
+    assert set(validation) == {"proposal", "natural", "uniform"}
+    assert validation["natural"]["gain_of_proposal"]["bpb"] > 0
+    assert {"loss", "spearman", "rmse"} <= set(accepted_template.json("build/fit/diagnostics.json")["tasks"]["math-task"])
+
+
+def test_nothing_to_do_twice_and_after_a_comment(accepted: Project) -> None:
+    before = accepted.outputs()
+    assert accepted.repro().stages == []
+    assert accepted.command("olmix", "plan", "--exit-code").code == 0
+    params = accepted.root / "params.yaml"
+    reordered = yaml.safe_load(params.read_text())
+    reordered["domains"] = dict(reversed(reordered["domains"].items()))
+    reordered["descriptions"] = {"code": "another description"}
+    params.write_text("# a comment\n" + yaml.safe_dump(dict(reversed(reordered.items())), sort_keys=False))
+    (accepted.root / "runtime.yaml").write_text("workers: 1\n")
+    assert accepted.repro().stages == []
+    assert accepted.outputs() == before
+
+
+def test_accepting_reruns_plan_at_most_and_changes_no_byte(accepted_template: Project, tmp_path: Path) -> None:
+    project = Project(accepted_template.root)
+    accepted_file = project.mixture("accepted")
+    assert accepted_file["dataset"] == project.mixture()["dataset"]
+    assert accepted_file["measured"]["gain_over_natural"] > 0
+    copy = project.copy(tmp_path / "copy")
+    copy.write("mixtures/accepted.yaml", "domains: {}\n")
+    copy.repro()
+    before = {name: text for name, text in copy.outputs().items() if name != "mixtures/accepted.yaml"}
+    copy.olmix("accept")
+    assert copy.command("olmix", "plan", "--exit-code").code == 2
+    assert copy.repro().stages == ["plan"]
+    assert {name: text for name, text in copy.outputs().items() if name != "mixtures/accepted.yaml"} == before
+    assert "already holds" in copy.olmix("accept").out
+    assert copy.olmix("plan").out.startswith("No change since mixtures/accepted.yaml")
+
+
+def test_accept_refuses_a_stale_pipeline(accepted: Project) -> None:
+    accepted.write("mixtures/accepted.yaml", "domains: {}\n")
+    write_shards(accepted.root / "data/web", documents("web", version=5))
+    ran = accepted.command("olmix", "accept")
+    assert ran.code == 1
+    assert ran.err.startswith("error: the pipeline is not up to date (")
+    assert ran.err.rstrip().endswith("run dvc repro first")
+    assert ran.err.count("\n") == 1
+
+
+def test_a_revised_domain_runs_its_prepare_and_a_reduced_swarm(accepted: Project) -> None:
+    old = accepted.weights("accepted")
+    write_shards(accepted.root / "data/web", documents("web", version=1))
+    plan = accepted.plan()
+    assert plan["changes"] == [{"kind": "revise", "domains": ["web"], "from": ["web"]}]
+    assert (plan["runs"], plan["runs_without_reuse"], plan["validation_runs"]) == (9, 15, 8)
+    assert set(plan["virtual"]["members"]) == {"code", "junk", "math"}
+    assert accepted.command("olmix", "plan", "--exit-code").code == 2
+    text = accepted.olmix("plan").out
+    assert "  ~ web" in text
+    assert "9 in the swarm (15 without reuse)" in text
+    ran = accepted.repro()
+    assert ran.stages == ["prepare@web", "plan", *CHAIN]
+    assert ran.done("train") == 9
+    new = accepted.weights()
+    frozen = {name: new[name] / old[name] for name in ("code", "math") if old[name] > 0.01}
+    assert max(frozen.values()) == pytest.approx(min(frozen.values()), rel=1e-3)
+    assert "data/web.dvc" in accepted.git("status", "--short")
+    assert set(accepted.json("build/validation.json")) == {"proposal", "natural", "uniform", "carried"}
+    diff = json.loads(accepted.olmix("diff", "--json").out)
+    assert diff["domains"]["web"]["change"] == pytest.approx(new["web"] - old["web"])
+    assert accepted.repro().stages == []
+
+
+def test_other_shards_run_one_prepare_and_nothing_else(accepted: Project) -> None:
+    before = accepted.outputs()
+    write_shards(accepted.root / "data/web", documents("web")[::-1], shards=5)
+    assert accepted.plan()["changes"] == []
+    ran = accepted.repro()
+    assert ran.stages == ["prepare@web"]
+    assert accepted.outputs() == before
+
+
+def test_a_rename_trains_nothing(accepted: Project) -> None:
+    accepted.dvc("move", "data/web", "data/webpages")
+    accepted.declare(web=None, webpages="data/webpages")
+    assert accepted.plan()["changes"] == [{"kind": "rename", "domains": ["webpages"], "from": ["web"]}]
+    assert accepted.plan()["runs"] == 0
+    ran = accepted.repro()
+    assert ran.done("train") == ran.done("validate") == 0
+    old, new = accepted.weights("accepted"), accepted.weights()
+    assert new.pop("webpages") == old.pop("web")
+    assert new == old
+    assert not any("/web." in name for name in accepted.outputs())
+
+
+def test_a_rename_before_anything_is_accepted_trains_nothing(accepted: Project) -> None:
+    accepted.write("mixtures/accepted.yaml", "domains: {}\n")
+    accepted.repro()
+    accepted.dvc("move", "data/web", "data/a-web")
+    accepted.declare(web=None, **{"a-web": "data/a-web"})
+    ran = accepted.repro()
+    assert "train" in ran.stages
+    assert ran.done("train") == ran.done("validate") == 0
+
+
+def test_a_removal_trains_no_swarm_and_leaves_nothing_behind(accepted: Project) -> None:
+    accepted.dvc("remove", "data/junk.dvc")
+    accepted.declare(junk=None)
+    plan = accepted.plan()
+    assert (plan["changes"], plan["runs"]) == ([{"kind": "remove", "domains": ["junk"], "from": []}], 0)
+    ran = accepted.repro()
+    assert ran.done("train") == 0
+    old, new = accepted.weights("accepted"), accepted.weights()
+    assert set(new) == {"code", "math", "web"}
+    rest = sum(old[name] for name in new)
+    assert new == pytest.approx({name: old[name] / rest for name in new}, abs=2e-6)
+    assert not any("junk" in name for name in accepted.outputs())
+    accepted.olmix("accept")
+    assert accepted.repro().stages == ["plan"]
+
+
+def test_an_added_split_and_merged_domain_are_recomputed_with_reuse(accepted: Project) -> None:
+    write_shards(accepted.root / "data/math2", documents("math", version=7))
+    texts = documents("web")
+    write_shards(accepted.root / "data/web-a", texts[:50])
+    write_shards(accepted.root / "data/web-b", texts[50:])
+    accepted.declare(web=None, **{n: f"data/{n}" for n in ("math2", "web-a", "web-b")})
+    plan = accepted.plan()
+    assert plan["changes"] == [
+        {"kind": "add", "domains": ["math2"], "from": []},
+        {"kind": "partition", "domains": ["web-a", "web-b"], "from": ["web"]},
+    ]
+    assert (plan["affected"], plan["runs"]) == (["math2", "web-a", "web-b"], 15)
+    assert accepted.repro().done("train") == 15
+    accepted.olmix("accept")
+    write_shards(accepted.root / "data/math", documents("math") + documents("math", version=7))
+    accepted.declare(math2=None)
+    plan = accepted.plan()
+    assert plan["changes"] == [{"kind": "merge", "domains": ["math"], "from": ["math", "math2"]}]
+    assert accepted.repro().done("train") == 9
+
+
+def test_partial_and_no_reuse(accepted: Project) -> None:
+    params = accepted.params
+    params["reuse"] = {"mode": "full", "recompute": ["code"]}
+    accepted.params = params
+    write_shards(accepted.root / "data/web", documents("web", version=1))
+    assert (accepted.plan()["affected"], accepted.plan()["runs"]) == (["code", "web"], 12)
+    params["reuse"] = {"mode": "none", "recompute": []}
+    accepted.params = params
+    assert (accepted.plan()["virtual"], accepted.plan()["runs"]) == (None, 15)
+
+
+def test_more_runs_keep_every_earlier_one(accepted: Project) -> None:
+    params = accepted.params
+    params["swarm"]["runs_per_domain"] = 4
+    accepted.params = params
+    assert accepted.repro().done("train") == 5
+
+
+def test_a_new_task_is_evaluated_and_nothing_is_trained(accepted: Project) -> None:
+    write_task(accepted.root / "data/tasks/new-task.jsonl", documents("web", 10, version=50))
+    params = accepted.params
+    params["tasks"]["families"]["language"].append("new-task")
+    accepted.params = params
+    ran = accepted.repro()
+    assert ran.stages == ["evaluate", "fit", "propose", "validate"]
+    assert ran.done("evaluate") == 15
+    journal = sorted((accepted.root / ".olmix/evaluations").glob("*/*.json"))
+    assert {sum(path.parent == other.parent for other in journal) for path in journal} == {4}
+
+
+def test_the_old_version_comes_back_without_training(accepted: Project) -> None:
+    before = accepted.outputs()
+    write_shards(accepted.root / "data/web", documents("web", version=1))
+    accepted.repro()
+    accepted.commit("web revised")
+    assert accepted.outputs() != before
+    accepted.git("checkout", "-q", "HEAD~1")
+    accepted.dvc("checkout", "-q")
+    assert accepted.repro().stages == []
+    assert accepted.outputs() == before
+
+
+def test_a_second_clone_with_the_remote_runs_nothing(accepted: Project, tmp_path: Path) -> None:
+    accepted.dvc("remote", "add", "-q", "-d", "team", str(tmp_path / "remote"))
+    accepted.dvc("push", "-q", "--run-cache")
+    accepted.commit("remote")
+    clone = Project(tmp_path / "clone")
+    accepted.git("clone", "-q", str(accepted.root), str(clone.root))
+    clone.dvc("pull", "-q")
+    assert clone.repro().stages == []
+    assert clone.outputs() == accepted.outputs()
+
+
+def test_killed_in_the_middle_of_training_it_goes_on(accepted_template: Project, accepted: Project) -> None:
+    undisturbed = accepted_template.outputs()
+    for folder in ("build", ".olmix", ".dvc/cache"):
+        subprocess.run(["rm", "-rf", str(accepted.root / folder)], check=True)
+    accepted.write("mixtures/accepted.yaml", "domains: {}\n")
+    journal = accepted.root / ".olmix/runs"
+    for wanted in (2, 6):
+        process = subprocess.Popen(
+            ["dvc", "repro"], cwd=accepted.root, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while len(list(journal.glob("*.json"))) < wanted and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    kept = len(list(journal.glob("*.json")))
+    assert kept >= 6
+    ran = accepted.repro()
+    assert ran.done("train") == 15 - kept
+    assert not list(accepted.root.rglob(".olmix-tmp-*"))
+    after = accepted.outputs()
+    assert {n: t for n, t in after.items() if n != "mixtures/accepted.yaml"} == {
+        n: t for n, t in undisturbed.items() if n != "mixtures/accepted.yaml"
+    }
+
+
+def _names(project: Project, pattern: str) -> list[str]:
+    return [path.relative_to(project.root).as_posix() for path in sorted(project.root.glob(pattern))]

@@ -1,0 +1,214 @@
+"""Shards, digests and the canonical sample: the same documents are the same bytes, whatever files they lie in."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from olmix.data import scan as scan_module
+from olmix.data.manifest import DomainSource, manifest_is_current, prepare_domain, scan_domain
+from olmix.data.shards import list_shards
+from olmix.data.tokenizer import Tokenizer
+from olmix.errors import DataError
+
+BYTES = Path(__file__).parent.parent / "tokenizers" / "bytes.json"
+END = "<|endoftext|>"
+
+
+def allow(path: Path) -> bool:
+    return True
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(BYTES, END)
+
+
+def write_jsonl(path: Path, documents: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(orjson.dumps({"text": text, "id": k}) + b"\n" for k, text in enumerate(documents)))
+
+
+def prepared(folder: Path, tokenizer: Tokenizer, limit: int = 10**6) -> tuple[dict[str, object], bytes]:
+    manifest, sample = prepare_domain(DomainSource(folder), tokenizer, limit, folder.parent / "memory.json", allow)
+    return manifest, sample.tokens.tobytes()
+
+
+DOCUMENTS = ["alpha beta", "gamma", "", "δέλτα 数学", "alpha beta", "line\nbreak", "x" * 3000]
+
+
+def test_resharding_reordering_and_renaming_change_no_byte(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_jsonl(tmp_path / "one/part-00.jsonl", DOCUMENTS)
+    write_jsonl(tmp_path / "two/deep/z.jsonl", DOCUMENTS[4:][::-1])
+    write_jsonl(tmp_path / "two/a.jsonl", DOCUMENTS[:4])
+    for k, text in enumerate(DOCUMENTS):
+        if text:  # an empty .txt file is an empty shard
+            (tmp_path / "three").mkdir(exist_ok=True)
+            (tmp_path / f"three/{k}.txt").write_text(text)
+    one = prepared(tmp_path / "one", tokenizer)
+    assert prepared(tmp_path / "two", tokenizer) == one
+    assert one[0]["documents"] == len(DOCUMENTS)
+    assert one[0]["bytes"] == sum(len(text.encode()) for text in DOCUMENTS)
+    assert one[0]["tokens"] == sum(len(text.encode()) + 1 for text in DOCUMENTS)
+    write_jsonl(tmp_path / "four/p.jsonl", [text for text in DOCUMENTS if text])
+    assert prepared(tmp_path / "three", tokenizer) == prepared(tmp_path / "four", tokenizer)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text(alphabet="abcdé\n ", max_size=20), min_size=1, max_size=12), st.randoms())
+def test_digest_is_of_the_bag_and_multiplicity_counts(
+    tmp_path_factory: pytest.TempPathFactory, documents: list[str], random: object
+) -> None:
+    root = tmp_path_factory.mktemp("bag")
+    shuffled = list(documents)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    contents = []
+    for name, texts in (("a", documents), ("b", shuffled), ("c", [*documents, documents[0]])):
+        write_jsonl(root / name / "s.jsonl", texts)
+        contents.append(scan_domain(DomainSource(root / name), root / f"{name}.json", allow))
+    assert contents[0] == contents[1]
+    assert contents[0].digest != contents[2].digest
+
+
+def test_sample_is_the_lowest_hashes_and_changes_little(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    documents = [f"document {k} " + "word " * (k % 7) for k in range(3000)]
+    write_jsonl(tmp_path / "a/s.jsonl", documents)
+    write_jsonl(tmp_path / "b/s.jsonl", documents[:-30])
+    limit = 20_000
+    whole, full = prepared(tmp_path / "a", tokenizer)
+    assert whole["tokens_are"] == "exact"
+    manifest, small = prepared(tmp_path / "a", tokenizer, limit)
+    assert small == full[: len(small)]
+    assert len(small) == limit * 2
+    assert manifest["tokens_are"] == "estimate"
+    assert abs(manifest["tokens"] / whole["tokens"] - 1) < 0.02  # type: ignore[operator]
+    _, after = prepared(tmp_path / "b", tokenizer, limit)
+    ends = [set(np.frombuffer(s, "<u2").tobytes().split(np.array([256], "<u2").tobytes())) for s in (small, after)]
+    assert len(ends[0] & ends[1]) / len(ends[0]) > 0.95
+
+
+def test_text_with_many_bytes_a_token_still_fills_the_sample(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers
+
+    backend = Backend(models.WordLevel({"[UNK]": 0, END: 1}, "[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.save(str(tmp_path / "words.json"))
+    tokenizer = Tokenizer(tmp_path / "words.json", END)
+    write_jsonl(tmp_path / "a/s.jsonl", [f"{'w' * 400}{k} {'v' * 400}" for k in range(400)])
+    manifest, sample = prepared(tmp_path / "a", tokenizer, 300)
+    assert len(sample) == 600
+    assert manifest["tokens"] == 1200
+
+
+def test_an_unchanged_shard_is_not_read_again(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(4):
+        write_jsonl(tmp_path / f"a/{k}.jsonl", [f"{k} {j}" for j in range(5)])
+    source, memory = DomainSource(tmp_path / "a"), tmp_path / "memory.json"
+    first = scan_domain(source, memory, allow)
+    read: list[str] = []
+    original = scan_module.read_documents
+
+    def spy(shard, text):  # type: ignore[no-untyped-def]
+        read.append(shard.name)
+        return original(shard, text)
+
+    monkeypatch.setattr(scan_module, "read_documents", spy)
+    assert scan_domain(source, memory, allow) == first
+    assert read == []
+    write_jsonl(tmp_path / "a/2.jsonl", ["changed"])
+    changed = scan_domain(source, memory, allow)
+    assert read == ["2.jsonl"]
+    assert changed.digest != first.digest
+    memory.write_text("{damaged")
+    assert scan_domain(source, memory, allow) == changed
+    assert len(read) == 5
+
+
+def test_a_shard_that_changes_while_it_is_read_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    from olmix.data.shards import read_documents
+
+    write_jsonl(tmp_path / "a/s.jsonl", ["one", "two"])
+    (shard,) = list_shards(tmp_path / "a", allow)
+    documents = read_documents(shard, "text")
+    next(documents)
+    with (tmp_path / "a/s.jsonl").open("ab") as file:
+        file.write(b'{"text": "three"}\n')
+    with pytest.raises(DataError, match=r"s\.jsonl: changed while it was read; nothing was recorded"):
+        list(documents)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("s.jsonl", b'{"text": "fine"}\n{"text": \n', r"s\.jsonl:2: not JSON"),
+        ("s.jsonl", b'{"text": "fine"}\n\n{"body": "x", "id": 1}\n', r"s\.jsonl:3: no field 'text' \(fields: body, id\)"),
+        ("s.jsonl", b'{"text": 7}\n', r"s\.jsonl:1: field 'text' is int, not text"),
+        ("s.jsonl", b"[1]\n", r"s\.jsonl:1: not a JSON object"),
+        ("s.jsonl", b'{"text": "\xff"}\n', r"s\.jsonl:1: not JSON"),
+        ("s.jsonl", b"", r"s\.jsonl: empty shard"),
+        ("s.txt", b"caf\xe9", r"s\.txt: not UTF-8 at byte 3"),
+        ("s.csv", b"a,b", r"s\.csv: not a shard; a domain holds \.jsonl or \.txt"),
+        ("s.jsonl", b'{"text": ""}\n', r"1 documents without any text"),
+    ],
+)
+def test_bad_shards_are_one_clear_line(
+    tmp_path: Path, tokenizer: Tokenizer, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        prepared(tmp_path / "a", tokenizer)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "memory.json").exists() or name == "s.jsonl"
+
+
+def test_no_shards_mixed_formats_and_links_outside(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        list_shards(tmp_path / "none", allow)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/.hidden").write_text("x")
+    with pytest.raises(DataError, match=r"a: no shards; put \.jsonl or \.txt files there"):
+        list_shards(tmp_path / "a", allow)
+    (tmp_path / "a/x.txt").write_text("x")
+    (tmp_path / "a/y.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"\.jsonl and \.txt shards in one domain"):
+        list_shards(tmp_path / "a", allow)
+    (tmp_path / "b").mkdir()
+    os.symlink("/etc/hostname", tmp_path / "b/x.txt")
+    with pytest.raises(DataError, match="leads out of the project"):
+        list_shards(tmp_path / "b", lambda path: path.is_relative_to(tmp_path.resolve()))
+
+
+def test_a_manifest_is_current_for_its_own_content_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_jsonl(tmp_path / "a/s.jsonl", ["some text"] * 10)
+    source, memory = DomainSource(tmp_path / "a"), tmp_path / "m.json"
+    manifest, _ = prepare_domain(source, tokenizer, 50, memory, allow)
+    content = scan_domain(source, memory, allow)
+    assert manifest_is_current(manifest, source, content, tokenizer, 50)
+    assert not manifest_is_current(manifest, source, content, tokenizer, 60)
+    assert not manifest_is_current(manifest, DomainSource(tmp_path / "a", source="s"), content, tokenizer, 50)
+    assert not manifest_is_current(manifest, DomainSource(tmp_path / "a", declared_tokens=9), content, tokenizer, 50)
+    write_jsonl(tmp_path / "a/s.jsonl", ["other text"] * 10)
+    assert not manifest_is_current(manifest, source, scan_domain(source, memory, allow), tokenizer, 50)
+
+
+def test_memory_does_not_grow_with_the_domain(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    document = "word " * 400
+    for name, count in (("small", 2_000), ("large", 40_000)):
+        write_jsonl(tmp_path / name / "s.jsonl", [f"{k} {document}" for k in range(count)])
+    prepared(tmp_path / "small", tokenizer, 20_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    prepared(tmp_path / "large", tokenizer, 20_000)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 20_000, f"{grown} kB more for 76 MB more of text"
