@@ -3,6 +3,7 @@
 from olmix.core.plan import make_plan
 from olmix.data.manifest import dataset_of, forget_undeclared, read_manifests
 from olmix.faces.config import load_params
+from olmix.faces.current import preflight
 from olmix.faces.entry import run
 from olmix.files import write_json
 from olmix.outputs.mixture_file import ACCEPTED, read_mixture
@@ -15,7 +16,9 @@ def main() -> None:
     forget_undeclared(params.domains)
     dataset = dataset_of(read_manifests())
     base = read_mixture(ACCEPTED).accepted.base_for(dataset)
-    write_json(PLAN, plan_to_json(make_plan(dataset, base, params.reuse_settings())))
+    plan = make_plan(dataset, base, params.reuse_settings())
+    preflight(params, plan)
+    write_json(PLAN, plan_to_json(plan))
 
 
 if __name__ == "__main__":

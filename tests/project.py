@@ -31,8 +31,8 @@ ENVIRONMENT = {
 }
 DOMAINS = ("code", "junk", "math", "web")
 _WORDS = {
-    "code": "def return if else for in range print self value index list".split(),
-    "web": "the people said that they would come home after long days of work".split(),
+    "code": ["def", "return", "if", "else", "for", "in", "range", "print", "self", "value", "index", "list"],
+    "web": ["the", "people", "said", "that", "they", "would", "come", "home", "after", "long", "days", "of", "work"],
     "math": [f"{a}+{b}={a + b};" for a in range(6) for b in range(6)],
 }
 
@@ -47,7 +47,11 @@ def documents(domain: str, count: int = 120, version: int = 0) -> list[str]:
             texts.append("".join(map(chr, letters)))
         else:
             words = _WORDS[next(kind for kind in _WORDS if domain.startswith(kind))]
-            ranks = 1.0 / (1 + draw.permutation(len(words))) if domain.startswith("math") else 1.0 / (1 + draw.random(len(words)) * 20)
+            ranks = (
+                1.0 / (1 + draw.permutation(len(words)))
+                if domain.startswith("math")
+                else 1.0 / (1 + draw.random(len(words)) * 20)
+            )
             texts.append(" ".join(draw.choice(words, size=24, p=ranks / ranks.sum()).tolist()))
     return texts
 

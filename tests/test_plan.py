@@ -106,7 +106,7 @@ def test_accepting_a_proposal_gives_the_same_plan_byte_for_byte() -> None:
 
 def test_unchanged_domains_without_weight_have_no_ratios() -> None:
     base = accepted(OLD, {"web": 0.0, "code": 0.0, "math": 1.0})
-    with pytest.raises(MixtureError, match="all have weight 0.*reuse.mode: none"):
+    with pytest.raises(MixtureError, match=r"all have weight 0.*reuse\.mode: none"):
         make_plan(dataset(web=400, code=200), base, Reuse())
 
 

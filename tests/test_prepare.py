@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +14,11 @@ from hypothesis import strategies as st
 
 from olmix.data import scan as scan_module
 from olmix.data.manifest import DomainSource, manifest_is_current, prepare_domain, scan_domain
-from olmix.data.shards import list_shards
+from olmix.data.shards import list_shards, read_documents
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
 
 BYTES = Path(__file__).parent.parent / "tokenizers" / "bytes.json"
 END = "<|endoftext|>"
@@ -96,9 +97,6 @@ def test_sample_is_the_lowest_hashes_and_changes_little(tmp_path: Path, tokenize
 
 
 def test_text_with_many_bytes_a_token_still_fills_the_sample(tmp_path: Path) -> None:
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models, pre_tokenizers
-
     backend = Backend(models.WordLevel({"[UNK]": 0, END: 1}, "[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.save(str(tmp_path / "words.json"))
@@ -136,8 +134,6 @@ def test_an_unchanged_shard_is_not_read_again(
 
 
 def test_a_shard_that_changes_while_it_is_read_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    from olmix.data.shards import read_documents
-
     write_jsonl(tmp_path / "a/s.jsonl", ["one", "two"])
     (shard,) = list_shards(tmp_path / "a", allow)
     documents = read_documents(shard, "text")
@@ -152,7 +148,11 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(tmp_path: Path, tokeni
     ("name", "content", "message"),
     [
         ("s.jsonl", b'{"text": "fine"}\n{"text": \n', r"s\.jsonl:2: not JSON"),
-        ("s.jsonl", b'{"text": "fine"}\n\n{"body": "x", "id": 1}\n', r"s\.jsonl:3: no field 'text' \(fields: body, id\)"),
+        (
+            "s.jsonl",
+            b'{"text": "fine"}\n\n{"body": "x", "id": 1}\n',
+            r"s\.jsonl:3: no field 'text' \(fields: body, id\)",
+        ),
         ("s.jsonl", b'{"text": 7}\n', r"s\.jsonl:1: field 'text' is int, not text"),
         ("s.jsonl", b"[1]\n", r"s\.jsonl:1: not a JSON object"),
         ("s.jsonl", b'{"text": "\xff"}\n', r"s\.jsonl:1: not JSON"),
@@ -185,7 +185,7 @@ def test_no_shards_mixed_formats_and_links_outside(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\.jsonl and \.txt shards in one domain"):
         list_shards(tmp_path / "a", allow)
     (tmp_path / "b").mkdir()
-    os.symlink("/etc/hostname", tmp_path / "b/x.txt")
+    (tmp_path / "b/x.txt").symlink_to("/etc/hostname")
     with pytest.raises(DataError, match="leads out of the project"):
         list_shards(tmp_path / "b", lambda path: path.is_relative_to(tmp_path.resolve()))
 

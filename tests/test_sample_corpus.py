@@ -89,9 +89,7 @@ def test_no_held_out_document_is_trained_on(domains: dict[str, Domain]) -> None:
 
 
 @pytest.mark.parametrize("name", ["py", "cpp", "docs", "story"])
-def test_text_tasks_are_cut_from_held_out_documents(
-    built: Built, domains: dict[str, Domain], name: str
-) -> None:
+def test_text_tasks_are_cut_from_held_out_documents(built: Built, domains: dict[str, Domain], name: str) -> None:
     for item in built.tasks[f"{name}-held-out"]:
         assert any(item["continuation"] in text for text in domains[name].held_out)
 
@@ -108,9 +106,7 @@ def test_tasks_are_well_formed(built: Built) -> None:
             assert len(built.tokenizer.encode([item["prompt"] + item["continuation"]])[0]) <= WINDOW + 1, name
 
 
-def test_exercises_are_right_and_in_a_format_that_math_teaches(
-    built: Built, domains: dict[str, Domain]
-) -> None:
+def test_exercises_are_right_and_in_a_format_that_math_teaches(built: Built, domains: dict[str, Domain]) -> None:
     figures = re.compile(r"(\d) ([+*-]) (\d) = (\d+)")
     for item in built.tasks["arithmetic"]:
         line = (item["prompt"] + item["continuation"]).splitlines()[-1]
@@ -215,9 +211,7 @@ def test_code_keeps_its_meaning_without_comments_and_docstrings() -> None:
     )
     code = strip_python(source)
     assert "gone" not in code and "Doc" not in code and "Only this" not in code and "Module" not in code
-    expected = ast.parse(
-        'x = "# kept"\nclass A:\n    pass\ndef f(a):\n    y = """# kept\n    too"""\n    return y\n'
-    )
+    expected = ast.parse('x = "# kept"\nclass A:\n    pass\ndef f(a):\n    y = """# kept\n    too"""\n    return y\n')
     assert ast.dump(ast.parse(code)) == ast.dump(expected)
     assert strip_python("def f(:\n") == "" == strip_python("x = '''\n")
 

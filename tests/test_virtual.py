@@ -35,7 +35,9 @@ def spaces(draw: st.DrawFn) -> tuple[CollapsedSpace, np.ndarray, dict[str, float
 
 
 @given(spaces())
-def test_expand_then_collapse_is_the_identity(case: tuple[CollapsedSpace, np.ndarray, dict[str, float]]) -> None:
+def test_expand_then_collapse_is_the_identity(
+    case: tuple[CollapsedSpace, np.ndarray, dict[str, float]],
+) -> None:
     space, point, _ = case
     expanded = space.expand(point)
     assert math.isclose(math.fsum(expanded.values()), 1.0, abs_tol=1e-12)

@@ -51,9 +51,7 @@ def build(out: Path, *, scale: float = 1.0, force: bool = False) -> str:
         missing = [name for name in FOLDERS if name not in there]
         if not missing:
             return f"{out}: the sample corpus is there; --force builds it again"
-        raise DataError(
-            f"{out}: has {', '.join(there)} but not {', '.join(missing)}; --force builds all of it again"
-        )
+        raise DataError(f"{out}: has {', '.join(there)} but not {', '.join(missing)}; --force builds all of it again")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".sample-") as temporary:
         table = _write(Path(temporary), scale)
@@ -80,9 +78,7 @@ def _write(folder: Path, scale: float) -> str:
         _write_shards(folder / name, domain.train)
     path = folder / "tokenizer" / "tokenizer.json"
     path.parent.mkdir()
-    path.write_text(
-        train_tokenizer(text for domain in domains.values() for text in domain.train), encoding="utf-8"
-    )
+    path.write_text(train_tokenizer(text for domain in domains.values() for text in domain.train), encoding="utf-8")
     tokenizer = Tokenizer(path, END)
     tasks = make_tasks(domains, tokenizer, -int(-TEXT_ITEMS * scale), -int(-ANSWER_ITEMS * scale))
     (folder / "tasks").mkdir()
@@ -108,16 +104,12 @@ def _write_shards(folder: Path, documents: Sequence[str]) -> None:
 
 
 def _table(domains: Mapping[str, Domain], tasks: Mapping[str, Sequence[Item]], tokenizer: Tokenizer) -> str:
-    tokens = {
-        name: sum(len(ids) + 1 for ids in tokenizer.encode(domain.train)) for name, domain in domains.items()
-    }
+    tokens = {name: sum(len(ids) + 1 for ids in tokenizer.encode(domain.train)) for name, domain in domains.items()}
     total = sum(tokens.values())
     rows = [f"{'domain':<16}{'documents':>10}{'bytes':>12}{'tokens':>12}{'share':>8}"]
     for name, domain in domains.items():
         size = sum(map(len, domain.train))
-        rows.append(
-            f"{name:<16}{len(domain.train):>10}{size:>12}{tokens[name]:>12}{tokens[name] / total:>8.1%}"
-        )
+        rows.append(f"{name:<16}{len(domain.train):>10}{size:>12}{tokens[name]:>12}{tokens[name] / total:>8.1%}")
     rows.append(f"\n{'task':<16}{'items':>10}{'bytes':>12}{'tokens':>12}")
     for name, items in tasks.items():
         scored = [item.continuation for item in items]

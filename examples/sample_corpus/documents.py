@@ -47,11 +47,7 @@ def pieces(text: str, longest: int = LONGEST, shortest: int = SHORTEST) -> list[
         current.append(line.rstrip())
         size += len(line) + 1
     found.append(current)
-    joined = (
-        "\n".join(lines).strip("\n") + "\n"
-        for lines in found
-        if max(map(len, lines), default=0) <= LONGEST_LINE
-    )
+    joined = ("\n".join(lines).strip("\n") + "\n" for lines in found if max(map(len, lines), default=0) <= LONGEST_LINE)
     return [piece for piece in joined if piece.isascii() and shortest <= len(piece) <= longest]
 
 

@@ -52,9 +52,7 @@ def package_folder(name: str) -> Path:
     """The folder of package `name`, without importing it; raises DataError when it is not installed."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"{name} is not installed; the sample takes text from it: pip install 'olmix[sample]'"
-        )
+        raise DataError(f"{name} is not installed; the sample takes text from it: pip install 'olmix[sample]'")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -68,11 +66,7 @@ def _files(folder: Path, suffixes: tuple[str, ...], *seed: str) -> list[Path]:
 
 
 def _is_string(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
@@ -147,12 +141,7 @@ def separate(docstring: str) -> tuple[str, str]:
 def _is_prose(text: str) -> bool:
     """Words, not headings, directives, formulas, tables or code."""
     letters = sum(c.isalpha() or c == " " for c in text)
-    return (
-        len(text) >= 48
-        and letters >= 0.85 * len(text)
-        and not text.startswith((".. ", "|"))
-        and "  " not in text
-    )
+    return len(text) >= 48 and letters >= 0.85 * len(text) and not text.startswith((".. ", "|")) and "  " not in text
 
 
 def docstrings(source: str) -> list[str]:
@@ -165,11 +154,7 @@ def docstrings(source: str) -> list[str]:
     for node in _statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             found.append(ast.get_docstring(node, clean=False) or "")
-        elif (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Call)
-            and _DOC_CALL.search(_called(node.value))
-        ):
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _DOC_CALL.search(_called(node.value)):
             found.extend(_strings(node.value))
     return [text for text in found if text]
 
@@ -216,9 +201,7 @@ def _sessions(files: list[Path]) -> Iterator[str]:
         # Most files hold none, and searching for one is a hundred times faster than parsing.
         if b">>> " in path.read_bytes():
             found = [
-                piece
-                for _, text in _prose_and_sessions(path)
-                for piece in pieces(text, shortest=_SHORTEST_SESSION)
+                piece for _, text in _prose_and_sessions(path) for piece in pieces(text, shortest=_SHORTEST_SESSION)
             ]
             yield from spread(found, _TEXTS_A_FILE)
 
@@ -263,9 +246,7 @@ def headers() -> Iterator[str]:
     for path in _files(folder, (".h", ".hpp", ".cuh"), "headers"):
         groups.setdefault("/".join(path.relative_to(folder).parts[:-1][:2]), []).append(path)
     if not groups:
-        raise DataError(
-            f"{folder}: no C++ headers; the sample corpus needs torch from its wheel: pip install torch"
-        )
+        raise DataError(f"{folder}: no C++ headers; the sample corpus needs torch from its wheel: pip install torch")
     return evenly({name: _headers(files) for name, files in groups.items()})
 
 
@@ -281,7 +262,7 @@ def standard_library() -> Iterator[str]:
 
 def help_topics() -> Iterator[str]:
     """Prose of Python's own help topics: near to docstrings, and in no domain."""
-    from pydoc_data.topics import topics  # noqa: PLC0415  (data, half a megabyte)
+    from pydoc_data.topics import topics
 
     found = [piece for name in sorted(topics) for piece in prose_pieces(separate(topics[name])[0])]
     order = generator("sample-corpus", "topics").permutation(len(found))

@@ -2,13 +2,14 @@
 
 Every problem (a task, a start, a bootstrap replicate) shares the design, so that one matrix product
 `curvature @ (rows of x outer x)` forms all Hessians, one call solves all systems, and problems retire as they
-converge: 342 problems in 24 domains and 127 runs take about 0.15 s on one core. Gives up: bit-identity across batch
-sizes (BLAS may round a wider product otherwise), and global optimality, which no method promises here (the loss is
-not convex in (c, t)); the starts are the caller's.
+converge: 342 problems in 24 domains and 127 runs take about 0.15 s on one core. Gives up: bit-identity across
+batch sizes (BLAS may round a wider product otherwise), and global optimality, which no method promises here
+(the loss is not convex in (c, t)); the starts are the caller's.
 
 The Huber width is small against the residuals of a swarm, which makes L-BFGS and reweighting crawl. So it is
-annealed over 8, 2 and 1 times delta, and the curvature is that of the Huber loss itself, with what is negative of it
-cut to zero: max(0, h w^2 + psi w), where w = exp(t . p), psi the clipped residual and h = 1 inside delta.
+annealed over 8, 2 and 1 times delta, and the curvature is that of the Huber loss itself, with what is
+negative of it cut to zero: max(0, h w^2 + psi w), where w = exp(t . p), psi the clipped residual and h = 1
+inside delta.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ class Design:
         """sum_k curvature[:, k] x_k x_k^T, (P, m, m), from curvatures (P, K)."""
         m = self.mixtures.shape[1]
         if self._pairs is not None:
-            return (curvature @ self._pairs)[:, self._unpack].reshape(-1, m, m)
+            packed: Array = curvature @ self._pairs
+            return packed[:, self._unpack].reshape(-1, m, m)
         return np.stack([self.mixtures.T @ (row[:, None] * self.mixtures) for row in curvature])
 
 
 @dataclass
 class Problems:
-    """P problems: targets (P, K) in BPB, run weights (P, K) that sum to 1, owner (P,), and where each stands."""
+    """P problems: targets (P, K) in BPB, run weights (P, K) of sum 1, owner (P,), and where each stands."""
 
     design: Design
     targets: Array
@@ -75,13 +77,14 @@ class Problems:
     ridge: float
 
     def loss(self, floor: Array, coefficients: Array, which: NDArray[np.intp] | slice, delta: float) -> Array:
-        """Weighted mean Huber loss of the problems `which` at (floor, coefficients), without the ridge, (P,)."""
+        """Weighted mean Huber loss of the problems `which` at (floor, coefficients), no ridge, (P,)."""
         return self._state(floor, coefficients, which, delta)[0]
 
     def penalty(self, coefficients: Array) -> Array:
         """ridge / 2 |t - mean(t)|^2: it pins what the runs leave open and nothing else, (P,)."""
         centred = coefficients - coefficients.mean(axis=1, keepdims=True)
-        return self.ridge / 2 * (centred * centred).sum(axis=1)
+        penalty: Array = self.ridge / 2 * (centred * centred).sum(axis=1)
+        return penalty
 
     def solve(self) -> tuple[NDArray[np.intp], Array]:
         """Minimise in place; returns the best problem of each owner, in the order of owners, and its loss."""
@@ -183,8 +186,9 @@ class Problems:
 
 
 def _damped_step(gradient: Array, hessian: Array, damping: Array) -> Array:
-    """Levenberg-Marquardt step; `hessian` is overwritten. The additions keep a problem without curvature solvable."""
+    """Levenberg-Marquardt step; `hessian` is overwritten. The additions keep a problem without curvature
+    solvable.
+    """
     diagonal = np.arange(hessian.shape[1])
     hessian[:, diagonal, diagonal] += damping[:, None] * (hessian[:, diagonal, diagonal] + 1e-9) + 1e-14
-    step: Array = -np.linalg.solve(hessian, gradient[..., None])[..., 0]
-    return step
+    return np.asarray(-np.linalg.solve(hessian, gradient[..., None])[..., 0], dtype=np.float64)

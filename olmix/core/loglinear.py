@@ -1,12 +1,13 @@
 """The log-linear law of Olmix, f_j(p) = c_j + exp(t_j . p), one for each task, and its robust fit.
 
-Convex in p, which makes the proposal a convex problem; linear in log(f - c), which makes starts cheap: for c on a
-grid of fractions of the least observed BPB, t is a weighted least-squares solution. The best starts go through the
-batched Newton of `olmix.core.huber`. No intercept: the rows of a mixture sum to 1, so a constant is a shift of t.
+Convex in p, which makes the proposal a convex problem; linear in log(f - c), which makes starts cheap: for c
+on a grid of fractions of the least observed BPB, t is a weighted least-squares solution. The best starts go
+through the batched Newton of `olmix.core.huber`. No intercept: the rows of a mixture sum to 1, so a constant
+is a shift of t.
 
-Gives up: identifiability by the data alone. On a sparse swarm the best |t| without a ridge reaches 50 to 240, so a
-ridge on t - mean(t) pins it: 1e-8 moves no loss of the public DCLM swarm by more than 2e-5 of itself, 1e-7 already
-moves one by 1.5e-4, 1e-6 by 1%. Predictions are clipped to a range that the swarm supports.
+Gives up: identifiability by the data alone. On a sparse swarm the best |t| without a ridge reaches 50 to 240,
+so a ridge on t - mean(t) pins it: 1e-8 moves no loss of the public DCLM swarm by more than 2e-5 of itself,
+1e-7 already moves one by 1.5e-4, 1e-6 by 1%. Predictions are clipped to a range that the swarm supports.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from olmix.core.curvature import Curvature
 from olmix.core.huber import Array, Design, Problems, huber
+from olmix.core.objective import Curvature
 from olmix.core.seeds import generator
 from olmix.errors import SwarmError
 
@@ -32,9 +33,9 @@ BATCH_BYTES = 1 << 26  # Hessians held at once
 class LogLinear:
     """Laws of n tasks over m domains, f_j(p) = c_j + exp(t_j . p), in BPB.
 
-    floor c (n,); coefficients t (n, m); loss (n,): mean Huber loss over the runs it was fitted on, without the ridge;
-    lower and upper (n,): the range of predictions, the observed range of the task widened on both sides by its own
-    length (at least by delta), never below 0.
+    floor c (n,); coefficients t (n, m); loss (n,): mean Huber loss over the runs it was fitted on, without
+    the ridge; lower and upper (n,): the range of predictions, the observed range of the task widened on both
+    sides by its own length (at least by delta), never below 0.
     """
 
     floor: Array
@@ -54,41 +55,47 @@ class LogLinear:
 
 @dataclass(frozen=True)
 class LogLinearObjective:
-    """sum_j w_j f_j(q), unclipped and so convex, with w (n,) that sum to 1; a ConvexObjective of the solver."""
+    """sum_j w_j f_j(q), unclipped and so convex, with w (n,) of sum 1; a ConvexObjective of the solver."""
 
     law: LogLinear
     weights: Array
 
     def value(self, mixture: Array) -> float:
         """The weighted mean BPB at `mixture` (m,); inf where the exponential overflows."""
-        with np.errstate(over="ignore"):
-            return float(self.weights @ (self.law.floor + np.exp(self.law.coefficients @ mixture)))
+        return float(self.weights @ self.law.floor + self._growth(mixture).sum())
 
     def gradient(self, mixture: Array) -> Array:
         """d value / d q, (m,)."""
-        return (self.weights * np.exp(self.law.coefficients @ mixture)) @ self.law.coefficients
+        return self._growth(mixture) @ self.law.coefficients
 
     def curvature(self, mixture: Array) -> Curvature:
         """Hessian sum_j w_j exp(t_j . q) t_j t_j^T, of rank n at most."""
-        growth = np.sqrt(self.weights * np.exp(self.law.coefficients @ mixture))
-        return Curvature(growth[:, None] * self.law.coefficients, np.zeros(len(mixture)))
+        rows = np.sqrt(self._growth(mixture))[:, None] * self.law.coefficients
+        return Curvature(rows, np.zeros(len(mixture)))
 
     def predict(self, mixture: Array) -> Array:
         """BPB of each task, (n,), clipped as the law clips."""
         return self.law.predict(mixture)
 
+    def _growth(self, mixture: Array) -> Array:
+        """w_j exp(t_j . q), (n,)."""
+        with np.errstate(over="ignore"):
+            return np.asarray(self.weights * np.exp(self.law.coefficients @ mixture))
+
 
 def task_weights(tasks: int, weights: Array | None) -> Array:
-    """Weights (n,) divided by their sum, so that they never change the strength of a KL term; equal when None."""
+    """Weights (n,) divided by their sum, so that they never change the strength of a KL term; equal when
+    None.
+    """
     w = np.ones(tasks) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (tasks,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
         raise SwarmError(f"task weights must be {tasks} finite numbers >= 0 with a positive sum, not {w.tolist()}")
-    return w / w.sum()
+    return np.asarray(w / w.sum())
 
 
 def never_sampled(mixtures: Array) -> NDArray[np.bool_]:
     """Which domains, (m,), have no weight in any run of `mixtures` (K, m)."""
-    return ~(np.asarray(mixtures) > 0).any(axis=0)
+    return np.asarray(~np.any(np.asarray(mixtures) > 0, axis=0))
 
 
 def fit_loglinear(
@@ -103,20 +110,22 @@ def fit_loglinear(
 ) -> LogLinear:
     """Fit the law of every task on K runs: mixtures (K, m), bpb (K, n); run weights (K,), equal by default.
 
-    Minimises, a task, the weighted mean Huber loss of width `delta` (BPB) + ridge / 2 |t - mean(t)|^2 over c >= 0 and
-    t, from the best `starts` of six starts. A domain that no run samples gets the coefficient t . (mean mixture): to
-    add it then predicts what a step towards the average run predicts, and no data entered it. Deterministic.
+    Minimises, a task, the weighted mean Huber loss of width `delta` (BPB) + ridge / 2 |t - mean(t)|^2 over c
+    >= 0 and t, from the best `starts` of six starts. A domain that no run samples gets the coefficient t .
+    (mean mixture): to add it then predicts what a step towards the average run predicts, and no data entered
+    it. Deterministic.
 
-    Raises SwarmError for values that are not finite or not positive, rows that do not sum to 1, and fewer runs than
-    sampled domains, unless `allow_underdetermined`: then the ridge decides what the runs leave open.
+    Raises SwarmError for values that are not finite or not positive, rows that do not sum to 1, and fewer
+    runs than sampled domains, unless `allow_underdetermined`: then the ridge decides what the runs leave
+    open.
     """
     x, y, w = _checked(mixtures, bpb, weights)
     sampled = ~never_sampled(x[w > 0])
     used = int((w > 0).sum())
     if used < sampled.sum() and not allow_underdetermined:
         raise SwarmError(
-            f"{used} runs cannot fit the law of {int(sampled.sum())} sampled domains; train at least as many runs as "
-            "domains (three times as many are enough)"
+            f"{used} runs cannot fit the law of {int(sampled.sum())} sampled domains; "
+            "train at least as many runs as domains (three times as many are enough)"
         )
     design = Design(np.ascontiguousarray(x[:, sampled]))
     tasks, m = y.shape[1], int(sampled.sum())
@@ -125,7 +134,7 @@ def fit_loglinear(
     chunk = max(1, BATCH_BYTES // (8 * starts * (m + 1) ** 2))
     for first in range(0, tasks, chunk):
         block = slice(first, min(first + chunk, tasks))
-        problems = _started(design, y[:, block], w, delta, ridge, starts)
+        problems = _started(design, y[:, block], w, delta=delta, ridge=ridge, starts=starts)
         best, loss[block] = problems.solve()
         floor[block], t[block] = problems.floor[best], problems.coefficients[best]
     return _law(floor, _expanded(t, sampled, w @ x), loss, *_bounds(y[w > 0], delta))
@@ -141,10 +150,12 @@ def bootstrap_loglinear(
     delta: float = HUBER_DELTA,
     ridge: float = RIDGE,
 ) -> list[LogLinear]:
-    """Refits on `replicates` resamples of the runs, drawn with replacement (named by `seed` and the replicate).
+    """Refits on `replicates` resamples of the runs, drawn with replacement (named by `seed` and the
+    replicate).
 
-    Each starts from `law`, the fit on all runs (computed when None), so that the spread is that of the data and not
-    of local optima; it does not cover the error of the law itself. Bounds are those of `law`; errors as the fit.
+    Each starts from `law`, the fit on all runs (computed when None), so that the spread is that of the data
+    and not of local optima; it does not cover the error of the law itself. Bounds are those of `law`; errors
+    as the fit.
     """
     x, y, w = _checked(mixtures, bpb, None)
     law = fit_loglinear(x, y, delta=delta, ridge=ridge) if law is None else law
@@ -176,7 +187,7 @@ def bootstrap_loglinear(
     return laws
 
 
-def _started(design: Design, y: Array, w: Array, delta: float, ridge: float, starts: int) -> Problems:
+def _started(design: Design, y: Array, w: Array, *, delta: float, ridge: float, starts: int) -> Problems:
     """The best `starts` weighted least-squares starts of every column of y (K, n)."""
     runs, tasks = y.shape
     m = design.mixtures.shape[1]
@@ -195,7 +206,14 @@ def _started(design: Design, y: Array, w: Array, delta: float, ridge: float, sta
     best = np.sort(np.argsort(merit, axis=1, kind="stable")[:, :starts], axis=1)
     kept = (np.arange(tasks)[:, None] * len(grid) + best).ravel()
     return Problems(
-        design, targets[kept], np.broadcast_to(w, (len(kept), runs)), owner[kept], floor[kept], t[kept], delta, ridge
+        design,
+        targets[kept],
+        np.broadcast_to(w, (len(kept), runs)),
+        owner[kept],
+        floor[kept],
+        t[kept],
+        delta,
+        ridge,
     )
 
 
@@ -206,7 +224,9 @@ def _checked(mixtures: Array, bpb: Array, weights: Array | None) -> tuple[Array,
     for name, values in (("mixture", x), ("BPB", y)):
         if not np.isfinite(values).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
-            raise SwarmError(f"the {name} of run {row}, column {column} is {values[row, column]}; every one must be finite")
+            raise SwarmError(
+                f"the {name} of run {row}, column {column} is {values[row, column]}; every one must be finite"
+            )
     if (y <= 0).any():
         row, column = np.argwhere(y <= 0)[0]
         raise SwarmError(f"the BPB of run {row}, task {column} is {y[row, column]:g}; a BPB is positive")

@@ -1,7 +1,7 @@
 """Real weights to whole units: largest remainder.
 
-Every share is rounded down and the units that are left go to the largest fractions, so the sum is exact and no share
-is off by a whole unit. What it gives up: a positive weight far below one unit can become zero.
+Every share is rounded down and the units that are left go to the largest fractions, so the sum is exact and
+no share is off by a whole unit. What it gives up: a positive weight far below one unit can become zero.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from olmix.errors import InfeasibleError, MixtureError
 def largest_remainder(weights: ArrayLike, total: int) -> NDArray[np.int64]:
     """Whole counts (m,) that sum to `total`, in proportion to `weights` (m,); a weight of zero gets zero.
 
-    The weights need not sum to 1. Equal fractions go to the lower index. Raises MixtureError when a weight is negative
-    or not finite, or all are zero.
+    The weights need not sum to 1. Equal fractions go to the lower index. Raises MixtureError when a weight is
+    negative or not finite, or all are zero.
     """
     values = np.asarray(weights, dtype=np.float64)
     if values.ndim != 1 or not np.all(np.isfinite(values)) or np.any(values < 0):
-        raise MixtureError(f"weights {values.tolist()}: weights are finite and not negative; correct the mixture")
+        raise MixtureError(f"weights {values.tolist()}: weights are finite and not negative; correct them")
     if not values.any():
-        raise MixtureError(f"{len(values)} weights are all 0 and {total} units have no place to go; raise one of them")
-    # Dividing by the largest first keeps the sum finite; fsum makes it independent of the order of the weights.
+        raise MixtureError(f"{len(values)} weights are all 0, nowhere to put {total} units; raise one")
+    # Dividing by the largest first keeps the sum finite; fsum makes it independent of the weights' order.
     scaled = values / values.max()
     quotas = scaled / math.fsum(scaled) * total
-    counts = np.floor(quotas).astype(np.int64)
+    counts: NDArray[np.int64] = np.floor(quotas).astype(np.int64)
     fractions = np.where(values > 0, quotas - counts, -1.0)
     left = total - int(counts.sum())
     counts[np.argsort(-fractions, kind="stable")[:left]] += 1
@@ -38,14 +38,14 @@ def largest_remainder(weights: ArrayLike, total: int) -> NDArray[np.int64]:
 def quantise(weights: ArrayLike, decimals: int = 6) -> NDArray[np.float64]:
     """`weights` (m,) as multiples of 10^-decimals whose units sum to exactly 10^decimals; raises as above."""
     units = 10**decimals
-    return largest_remainder(weights, units) / units
+    return np.asarray(largest_remainder(weights, units) / units, dtype=np.float64)
 
 
 def quantise_within(weights: ArrayLike, caps: ArrayLike, decimals: int = 6) -> NDArray[np.float64]:
     """`weights` (m,) <= `caps` (m,) as multiples of 10^-decimals that sum to 1 and exceed no cap.
 
-    Units that a cap has no room for go where the rounding took most. Raises as above, and InfeasibleError when the
-    caps, rounded down to whole units, leave less than 1.
+    Units that a cap has no room for go where the rounding took most. Raises as above, and InfeasibleError
+    when the caps, rounded down to whole units, leave less than 1.
     """
     units = 10**decimals
     shares = np.asarray(weights, dtype=np.float64)
@@ -56,7 +56,8 @@ def quantise_within(weights: ArrayLike, caps: ArrayLike, decimals: int = 6) -> N
     left = units - int(counts.sum())
     if left > int((room - counts).sum()):
         raise InfeasibleError(
-            f"the repetition limits leave {int(room.sum())} of {units} units of weight; raise target.repetition a little"
+            f"the repetition limits leave {int(room.sum())} of {units} units of weight; "
+            "raise target.repetition a little"
         )
     lost = shares * units - counts
     for i in np.argsort(-lost, kind="stable"):
@@ -68,4 +69,4 @@ def quantise_within(weights: ArrayLike, caps: ArrayLike, decimals: int = 6) -> N
         added = min(left, int(room[i] - counts[i]))
         counts[i] += added
         left -= added
-    return counts / units
+    return np.asarray(counts / units, dtype=np.float64)

@@ -57,7 +57,7 @@ def sample_swarm(domains: Sequence[SwarmDomain], runs: int, sampling: Sampling) 
         return np.zeros((0, 0))
     if runs < len(domains):
         raise SwarmError(
-            f"params.yaml: swarm.runs_per_domain: {runs} runs cannot identify {len(domains)} domains; raise it to 1 or more"
+            f"params.yaml: swarm.runs_per_domain: {runs} runs cannot identify {len(domains)} domains; raise it"
         )
     ordered = _distinct(sorted(domains, key=lambda d: (d.identity, d.name)))
     weights = np.stack([_variant(ordered, i, sampling) for i in range(runs)])
@@ -126,8 +126,10 @@ def _topics(
         drawn = gammas / gammas.sum() if gammas.sum() > 0 else gammas
         drawn[drawn < sampling.topic_minimum] = 0.0
         if drawn.sum() > 0 and all(drawn[k] > 0 for k, is_featured in enumerate(featured) if is_featured):
-            return drawn / drawn.sum()
+            shares: NDArray[np.float64] = drawn / drawn.sum()
+            return shares
+    stuck = next((topic for topic, wanted in zip(topics, featured, strict=True) if wanted), topics[0])
     raise SwarmError(
-        f"variant {i}: no draw of {TRIES} gives topic {topics[list(featured).index(True)].name if any(featured) else topics[0].name} "
-        f"a share of {sampling.topic_minimum} or more; lower swarm.topic_minimum"
+        f"variant {i}: no draw of {TRIES} gives topic {stuck.name} a share of {sampling.topic_minimum} or more of its "
+        "source; lower swarm.topic_minimum"
     )

@@ -56,7 +56,10 @@ class ScanMemory:
             stored = read_json(path)
             if stored["text"] == text:
                 for name, (size, time, inode, digest, documents, length) in stored["shards"].items():
-                    self._parts[name] = ((size, time, inode), Content(from_hex(digest, name), documents, length))
+                    self._parts[name] = (
+                        (size, time, inode),
+                        Content(from_hex(digest, name), documents, length),
+                    )
         except (OlmixError, KeyError, TypeError, ValueError, AttributeError):
             self._parts = {}  # absent or damaged: everything is read again
 

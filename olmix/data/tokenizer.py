@@ -8,16 +8,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 import xxhash
 from numpy.typing import NDArray
-from tokenizers import Tokenizer as _Backend
 
 from olmix.errors import DataError
+from tokenizers import Tokenizer as _Backend
 
-Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+Tokens = NDArray[np.unsignedinteger[Any]]
 
 
 class Tokenizer:
@@ -30,7 +31,9 @@ class Tokenizer:
             canonical = orjson.dumps(orjson.loads(raw), option=orjson.OPT_SORT_KEYS)
             self._backend = _Backend.from_buffer(raw)
         except FileNotFoundError:
-            raise DataError(f"{path}: no such tokeniser; name a tokenizer.json in params.yaml: tokenizer.path") from None
+            raise DataError(
+                f"{path}: no such tokeniser; name a tokenizer.json in params.yaml: tokenizer.path"
+            ) from None
         except Exception as error:  # the library raises bare Exception for a file it cannot read
             reason = str(error).splitlines()[0]
             raise DataError(f"{path}: not a Hugging Face tokenizer.json ({reason})") from None

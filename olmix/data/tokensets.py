@@ -24,7 +24,7 @@ from olmix.files import write_atomically
 def identity_of(tokens: Tokens) -> str:
     """xxh3_128 over shape, type and ids."""
     digest = xxhash.xxh3_128(f"{tokens.shape}{tokens.dtype.str}".encode())
-    digest.update(memoryview(np.ascontiguousarray(tokens)).cast("B"))
+    digest.update(np.ascontiguousarray(tokens).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -59,7 +59,9 @@ def rows_of(tokens: Tokens, sequence_length: int) -> Tokens:
     """
     if tokens.ndim == 2:
         return tokens
-    windows: NDArray[np.intp] = np.arange(row_count(tokens, sequence_length))[:, None] * sequence_length + np.arange(sequence_length + 1)
+    windows: NDArray[np.intp] = np.arange(row_count(tokens, sequence_length))[:, None] * sequence_length + np.arange(
+        sequence_length + 1
+    )
     rows: Tokens = np.asarray(tokens)[windows]
     return rows
 

@@ -24,10 +24,27 @@ def cli() -> None:
 @cli.command(epilog=f"{EXIT_CODES} With --exit-code: 2 when there is something to do.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 @click.option("--exit-code", is_flag=True, help="Exit with 2 when dvc repro would run something.")
-@click.option("--dataset", type=click.Path(path_type=Path), help="Plan for this JSON file instead of data/: {domain: {digest, tokens, source}}.")
-@click.option("--accepted", type=click.Path(path_type=Path), help="Plan from this mixture file instead of mixtures/accepted.yaml.")
-@click.option("--runs-per-domain", type=click.IntRange(min=1), help="With --dataset: runs for each parameter of the law.")
-@click.option("--recompute", multiple=True, metavar="DOMAIN", help="With --dataset: recompute this domain though it is unchanged.")
+@click.option(
+    "--dataset",
+    type=click.Path(path_type=Path),
+    help="Plan for this JSON file instead of data/: {domain: {digest, tokens, source}}.",
+)
+@click.option(
+    "--accepted",
+    type=click.Path(path_type=Path),
+    help="Plan from this mixture file instead of mixtures/accepted.yaml.",
+)
+@click.option(
+    "--runs-per-domain",
+    type=click.IntRange(min=1),
+    help="With --dataset: runs for each parameter of the law.",
+)
+@click.option(
+    "--recompute",
+    multiple=True,
+    metavar="DOMAIN",
+    help="With --dataset: recompute this domain though it is unchanged.",
+)
 @click.option("--no-reuse", is_flag=True, help="With --dataset: recompute every domain.")
 @click.option("--target-tokens", metavar="N", help="With --dataset: tokens of the target run, such as 1T.")
 @click.option("--repetition", type=float, help="With --dataset: the repetition limit.")

@@ -187,7 +187,7 @@ class ProxyConfig(_Section):
     clip: Annotated[Finite, Field(gt=0)] = 1.0
     """Largest norm of the gradient."""
     seed: int = 0
-    """Seed of initialisation and data order, the same for all runs of a swarm so that their differences are the mixture's."""
+    """Seed of initialisation and data order, one for all runs of a swarm: their differences are the mixture's."""
 
 
 class FitConfig(_Section):
@@ -247,9 +247,6 @@ class Params(_Section):
             raise ValueError(f"objective.weights: {', '.join(unknown)}: neither a task nor a family of tasks.families")
         if not any(self.task_weights().values()):
             raise ValueError("objective.weights: all tasks have weight 0; give one of them more")
-        stray = sorted(set(self.descriptions) - set(self.domains))
-        if stray:
-            raise ValueError(f"descriptions: {', '.join(stray)}: not among the domains")
         return self
 
     def task_weights(self) -> dict[str, float]:
@@ -348,8 +345,12 @@ def check(path: Path, content: object, model: type[Model]) -> Model:
 
 def _explain(error: Any, model: type[BaseModel]) -> str:
     """One pydantic error as `key: reason`."""
-    location = [part for part in error["loc"] if part != "[key]" and not str(part).startswith(("function-", "literal["))]
+    location = [
+        part for part in error["loc"] if part != "[key]" and not str(part).startswith(("function-", "literal["))
+    ]
     key = ".".join(str(part) for part in location)
+    if location[:1] == ["domains"] and location[2:] == ["description"]:
+        return f"{key}: descriptions stand together under the key `descriptions`, where an edit re-runs nothing"
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1)
         return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")

@@ -49,7 +49,12 @@ def diff_text(a: MixtureFile, b: MixtureFile, names: tuple[str, str], validation
                 f"{direction}{bar(abs(row['change']), scale)}",
             ]
         )
-    lines = [f"{names[0]} -> {names[1]}", "", table(["domain", "before", "after", "change", "repetition", ""], rows), ""]
+    lines = [
+        f"{names[0]} -> {names[1]}",
+        "",
+        table(["domain", "before", "after", "change", "repetition", ""], rows),
+        "",
+    ]
     lines.append(f"Total variation {content['total_variation']:.4f}: the share of tokens that moves")
     predicted = content["predicted"]
     if predicted["before"] is not None and predicted["after"] is not None:

@@ -10,7 +10,11 @@ from olmix.faces.table import bar, table
 from olmix.outputs.mixture_file import MixtureFile
 from olmix.outputs.validation import CARRIED, NATURAL, PROPOSAL, UNIFORM
 
-_LABELS = {NATURAL: "the natural mixture", UNIFORM: "the uniform mixture", CARRIED: "the accepted mixture carried over"}
+_LABELS = {
+    NATURAL: "the natural mixture",
+    UNIFORM: "the uniform mixture",
+    CARRIED: "the accepted mixture carried over",
+}
 
 
 def measured_lines(validation: Mapping[str, Any]) -> list[str]:
@@ -34,7 +38,10 @@ def measured_lines(validation: Mapping[str, Any]) -> list[str]:
 
 
 def mixture_text(
-    file: MixtureFile, validation: Mapping[str, Any] | None, plan: Plan | None, descriptions: Mapping[str, str]
+    file: MixtureFile,
+    validation: Mapping[str, Any] | None,
+    plan: Plan | None,
+    descriptions: Mapping[str, str],
 ) -> str:
     """A table of the mixture under the measured gain; the prediction last."""
     natural = plan.dataset.natural if plan else {}

@@ -27,7 +27,8 @@ class PlanView:
     """A plan and what is said about it.
 
     `caps` (None when there is no target), swarm runs with and without reuse, runs of the validation, stale stages
-    (None when the pipeline was not asked), and whether the accepted mixture is for this very dataset.
+    (None when the pipeline was not asked), whether the accepted mixture is for this very dataset, and whether the
+    pipeline's own plan is the same already.
     """
 
     plan: Plan
@@ -37,6 +38,7 @@ class PlanView:
     validation_runs: int
     stale: Sequence[str] | None = None
     accepted: bool = False
+    same_plan: bool = False
 
     @property
     def something_to_do(self) -> bool:
@@ -45,8 +47,11 @@ class PlanView:
 
     @property
     def settled(self) -> bool:
-        """The pipeline is current and its mixture accepted: nothing to show as a change."""
-        return self.accepted and not self.something_to_do
+        """The mixture for this dataset is accepted, and nothing behind the plan is stale: no run to announce."""
+        behind = [
+            s for s in self.stale or () if s != "plan" and not s.startswith("prepare@") and not s.endswith(".dvc")
+        ]
+        return self.accepted and self.same_plan and not behind
 
     def to_json(self) -> dict[str, Any]:
         """`{changes, affected, virtual, runs, runs_without_reuse, ...}`."""
@@ -60,7 +65,7 @@ class PlanView:
             }
         return {
             "dataset": plan.dataset.digest,
-            "changes": [] if self.settled else [change_to_json(change) for change in plan.changes],
+            "changes": [] if self.accepted else [change_to_json(change) for change in plan.changes],
             "affected": [] if self.settled else list(plan.affected),
             "virtual": virtual,
             "dimensions": 0 if self.settled else plan.dimensions,
@@ -82,7 +87,12 @@ class PlanView:
         """The plan as lines for a terminal."""
         plan = self.plan
         if self.settled:
-            return "No change since mixtures/accepted.yaml.\n\nNothing to do: the pipeline is up to date."
+            todo = (
+                f"To run: {', '.join(self.stale)}; no proxy"
+                if self.stale
+                else "Nothing to do: the pipeline is up to date"
+            )
+            return f"No change since mixtures/accepted.yaml\n\n{todo}"
         lines = [self._heading(), ""]
         width = max((len(_subject(change)) for change in plan.changes), default=0)
         lines += [self._line(change, width) for change in plan.changes]
@@ -141,7 +151,7 @@ class PlanView:
         ]
         changes = ", ".join(counts) or "no change"
         if self.stale is not None and not self.stale:
-            return f"Summary: {changes}; nothing to do, the pipeline is up to date. olmix accept takes its proposal over."
+            return f"Summary: {changes}; nothing to run, the pipeline is up to date (olmix accept takes its proposal)"
         saved = 1 - self.runs / self.runs_without_reuse
         runs = f"{self.runs} proxy runs" + (f", {saved:.0%} fewer than without reuse" if saved > 0 else "")
         stale = f"; to run: {', '.join(self.stale)} and what follows" if self.stale else ""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from olmix.core.limits import domain_caps
 from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
+from olmix.data.manifest import dataset_of
 from olmix.errors import ConfigError
 from olmix.faces.config import PARAMS, Params, load_params, parse_count
 from olmix.faces.current import current_manifests, preflight
 from olmix.faces.plan_view import PlanView
-from olmix.data.manifest import dataset_of
 from olmix.files import read_json
 from olmix.outputs.mixture_file import ACCEPTED, read_mixture
-from olmix.outputs.plan_file import dataset_from_json
+from olmix.outputs.plan_file import PLAN, dataset_from_json, read_plan
 from olmix.outputs.validation import validation_size
 from olmix.pipeline import stale_stages
 
@@ -37,6 +36,7 @@ def from_project(accepted: Path | None) -> PlanView:
         validation_runs=validation_size(plan, params.validation.seeds),
         stale=stale_stages(),
         accepted=start.dataset == dataset.digest,
+        same_plan=PLAN.exists() and read_plan() == plan,
     )
 
 
@@ -66,4 +66,5 @@ def from_files(
         runs_without_reuse=swarm_size(len(dataset.names), c),
         validation_runs=validation_size(plan, params.validation.seeds) if params else 0,
         accepted=start.dataset == dataset.digest,
+        same_plan=True,
     )

@@ -25,7 +25,9 @@ def mixture_at(name: str) -> MixtureFile:
     shown = subprocess.run(["git", "show", where], capture_output=True, check=False)  # noqa: S603, S607
     if shown.returncode:
         reason = shown.stderr.decode(errors="replace").strip().splitlines()
-        raise MixtureError(f"{name}: neither a mixture file nor a git revision ({reason[-1] if reason else 'git failed'})")
+        raise MixtureError(
+            f"{name}: neither a mixture file nor a git revision ({reason[-1] if reason else 'git failed'})"
+        )
     try:
         content = yaml.safe_load(shown.stdout)
     except yaml.YAMLError:

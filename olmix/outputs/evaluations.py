@@ -42,14 +42,11 @@ def journal_evaluation_jobs(
     return _jobs({spec.key: (journal.weights_path(spec.key), spec.recipe) for spec in specs}, paths, tokenizer)
 
 
-def _jobs(
-    runs: Mapping[str, tuple[Path, Recipe]], paths: Sequence[Path], tokenizer: Tokenizer
-) -> list[EvaluationJob]:
+def _jobs(runs: Mapping[str, tuple[Path, Recipe]], paths: Sequence[Path], tokenizer: Tokenizer) -> list[EvaluationJob]:
     lengths = sorted({recipe.sequence_length for _, recipe in runs.values()})
     encoded = {length: encode_tasks(paths, tokenizer, length) for length in lengths}
     return [
-        EvaluationJob(key, weights, recipe, encoded[recipe.sequence_length])
-        for key, (weights, recipe) in runs.items()
+        EvaluationJob(key, weights, recipe, encoded[recipe.sequence_length]) for key, (weights, recipe) in runs.items()
     ]
 
 

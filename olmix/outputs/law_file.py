@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from olmix.core.diagnostics import design, out_of_fold, scores
+from olmix.core.diagnostics import design_rank, out_of_fold, scores
 from olmix.core.loglinear import LogLinear, bootstrap_loglinear, fit_loglinear, never_sampled
 from olmix.errors import SwarmError
 from olmix.files import read_json, write_json
@@ -68,14 +68,26 @@ def fit_laws(
     fit = functools.partial(fit_loglinear, delta=settings.delta, ridge=settings.ridge)
     law = fit(results.weights, results.bpb)
     replicates = bootstrap_loglinear(
-        results.weights, results.bpb, settings.replicates, settings.seed, delta=settings.delta, ridge=settings.ridge
+        results.weights,
+        results.bpb,
+        settings.replicates,
+        settings.seed,
+        law=law,
+        delta=settings.delta,
+        ridge=settings.ridge,
     )
     held_out = out_of_fold(
-        fit, results.weights, results.bpb, folds=settings.folds, seed=settings.seed, ids=results.runs
+        # A fold of a swarm of m + 1 runs has fewer runs than domains; what it predicts then is honestly bad.
+        functools.partial(fit, allow_underdetermined=True),
+        results.weights,
+        results.bpb,
+        folds=min(settings.folds, len(results.runs)),
+        seed=settings.seed,
+        ids=results.runs,
     )
     weights = np.array([task_weights[task] for task in results.tasks])
     score = scores(held_out, results.bpb, weights)
-    shape = design(results.weights)
+    shape = design_rank(results.weights)
     never = [n for n, empty in zip(results.coordinates, never_sampled(results.weights), strict=True) if empty]
     unlearned = [
         task

@@ -85,7 +85,11 @@ def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFi
 
 
 def _file(
-    plan: Plan, mixture: Mapping[str, float], caps: Mapping[str, float], target: Target, sections: Mapping[str, Any]
+    plan: Plan,
+    mixture: Mapping[str, float],
+    caps: Mapping[str, float],
+    target: Target,
+    sections: Mapping[str, Any],
 ) -> MixtureFile:
     domains = plan.dataset.domains
     rows = {
@@ -106,7 +110,7 @@ def _file(
 
 
 def _predict(laws: Laws, task_weights: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, float | None]:
-    """Predicted mean BPB, and its standard deviation over bootstrap replicates: the runs' noise, not the law's error."""
+    """Predicted mean BPB and its deviation over bootstrap replicates: the noise of the runs, not the law's error."""
     share = task_weights / task_weights.sum()
     spread = [float(law.predict(weights) @ share) for law in laws.replicates]
     return {
@@ -116,7 +120,7 @@ def _predict(laws: Laws, task_weights: NDArray[np.float64], weights: NDArray[np.
 
 
 def _shadow_prices(plan: Plan, caps: Mapping[str, float], solution: Solution) -> dict[str, float]:
-    """What the objective would fall by, a unit of share, if a binding cap rose; the virtual domain's by its scarcest."""
+    """What the objective would fall by, per unit of share, if a binding cap rose (the virtual one: its scarcest)."""
     prices = {}
     for name, price, capped in zip(plan.space.names, solution.multipliers, solution.capped, strict=True):
         if capped:

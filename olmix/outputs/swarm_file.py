@@ -31,7 +31,9 @@ class Swarm:
     def rows(self) -> dict[str, dict[str, float]]:
         """Weights by coordinate for every run."""
         names = self.space.names
-        return {run: dict(zip(names, row.tolist(), strict=True)) for run, row in zip(self.runs, self.weights, strict=True)}
+        return {
+            run: dict(zip(names, row.tolist(), strict=True)) for run, row in zip(self.runs, self.weights, strict=True)
+        }
 
     def expanded(self, weights: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """The real domains behind one run's weights by coordinate: weight and digest."""

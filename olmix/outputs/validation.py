@@ -44,10 +44,7 @@ def validation_specs(
 ) -> dict[str, list[RunSpec]]:
     """Runs by mixture: seeds that follow the swarm's, the same for every mixture, so that gains are paired."""
     return {
-        name: [
-            spec_for(f"{name}-{k}", weights, sets, recipe, swarm_seed + 1 + k)
-            for k in range(seeds)
-        ]
+        name: [spec_for(f"{name}-{k}", weights, sets, recipe, swarm_seed + 1 + k) for k in range(seeds)]
         for name, weights in mixtures.items()
     }
 

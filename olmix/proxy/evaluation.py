@@ -1,7 +1,8 @@
 """Evaluation: bits per byte of a proxy on a task.
 
-Windows of like length are read together, and only the hidden states of scored tokens reach the head, which for a
-short-answer task saves most of it. Losses are float32 and their sum float64: batching moves BPB by less than 1e-6.
+Windows of like length are read together, and only the hidden states of scored tokens reach the head, which
+for a short-answer task saves most of it. Losses are float32 and their sum float64: batching moves BPB by less
+than 1e-6.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from olmix.errors import DataError, TrainingError
 from olmix.proxy.model import Weights, hidden_states, logits
@@ -25,7 +26,8 @@ BATCH_TOKENS = 1024
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Negative log-likelihood of a task's continuations in bits, their UTF-8 bytes, and BPB of a uniform model."""
+    """Negative log-likelihood of a task's continuations in bits, their UTF-8 bytes, and BPB of a uniform
+    model."""
 
     bits: float
     bytes: int
@@ -40,8 +42,8 @@ class TaskScore:
 def evaluate(
     weights: Weights, recipe: Recipe, task: EncodedTask, device: str = "cpu", batch_tokens: int = BATCH_TOKENS
 ) -> TaskScore:
-    """Score `weights` on a task; raises DataError when it was encoded for another recipe, and TrainingError when a
-    loss is not finite."""
+    """Score `weights` on a task; raises DataError when it was encoded for another recipe, and TrainingError
+    when a loss is not finite."""
     if task.sequence_length != recipe.sequence_length or int(task.rows.max()) >= recipe.vocabulary:
         raise DataError(
             f"task {task.name}: encoded for sequences of {task.sequence_length} with tokens up to "
@@ -50,7 +52,7 @@ def evaluate(
         )
     moved = {name: weight.to(device) for name, weight in weights.items()}
     nats = 0.0
-    with torch.inference_mode():
+    with torch.no_grad():
         for batch in _batches(task, batch_tokens):
             longest = int(task.lengths[batch].max())
             rows = torch.from_numpy(task.rows[batch, : longest + 1].astype(np.int64)).to(device)
@@ -59,7 +61,7 @@ def evaluate(
             scored = torch.from_numpy(counted).to(device)
             # Padding stands to the right of everything that is scored, where causal attention cannot look.
             hidden = hidden_states(moved, recipe, rows[:, :-1])[scored]
-            losses = F.cross_entropy(logits(moved, hidden), rows[:, 1:][scored], reduction="none")
+            losses = functional.cross_entropy(logits(moved, hidden), rows[:, 1:][scored], reduction="none")
             nats += float(losses.cpu().double().sum())
     if not math.isfinite(nats):
         raise TrainingError(f"task {task.name}: the loss is {nats}; the run has diverged, train it again")
@@ -67,7 +69,8 @@ def evaluate(
 
 
 def _batches(task: EncodedTask, batch_tokens: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Indices of windows that are read together, short ones first: `batch_tokens` with padding, or one window."""
+    """Indices of windows that are read together, short ones first: `batch_tokens` with padding, or one
+    window."""
     order = np.argsort(task.lengths, kind="stable")
     begin = 0
     while begin < len(order):

@@ -1,10 +1,10 @@
 """The data order of a run: a plan that is known before the first step, not a stream.
 
-The run reads `counts[i]` sequences of token set i. Which set comes next is a shuffle of labels; which of its rows is a
-walk through permutations of them, a new one each epoch. Labels are drawn from a stream named by the seed, rows from
-streams named by (seed, the set's identity, epoch). So repetition is exact and known up front, any step can be taken
-up again, and neither names nor positions of sets nor workers matter; runs of one seed read a set in the same order, so
-that their difference is the mixture. It costs memory: 12 bytes a sequence.
+The run reads `counts[i]` sequences of token set i. Which set comes next is a shuffle of labels; which of its
+rows is a walk through permutations of them, a new one each epoch. Labels are drawn from a stream named by the
+seed, rows from streams named by (seed, the set's identity, epoch). So repetition is exact and known up front,
+any step can be taken up again, and neither names nor positions of sets nor workers matter; runs of one seed
+read a set in the same order, so that their difference is the mixture. It costs memory: 12 bytes a sequence.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from olmix.errors import TrainingError
 def plan_order(
     counts: Sequence[int], rows: Sequence[int], identities: Sequence[str], seed: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """For every sequence of a run, in order: the index of its token set, and the row in it; both (sum of counts,).
+    """For every sequence of a run, in order: the index of its token set, and the row in it; both (sum of
+    counts,).
 
-    `counts` are sequences to read of each set, `rows` the sequences it has, `identities` its content digest. Sets of
-    one identity are one content under several names: they share a walk, whichever of them a sequence is counted for.
-    Raises TrainingError when a set that must be read has no rows.
+    `counts` are sequences to read of each set, `rows` the sequences it has, `identities` its content digest.
+    Sets of one identity are one content under several names: they share a walk, whichever of them a sequence
+    is counted for. Raises TrainingError when a set that must be read has no rows.
     """
     for identity, count, available in zip(identities, counts, rows, strict=True):
         if count < 0 or (count and not available):

@@ -1,8 +1,9 @@
 """Tasks: held-out text that proxies are measured on, read, identified and tokenised once for all runs.
 
-A task is a file of JSON lines, {"prompt": ..., "continuation": ...}; bits are counted on the continuation. Prompt and
-continuation are tokenised separately and joined, so that the boundary between them is a boundary between tokens and
-every byte that is scored belongs to the continuation. What that gives up: a token that would span the boundary.
+A task is a file of JSON lines, {"prompt": ..., "continuation": ...}; bits are counted on the continuation.
+Prompt and continuation are tokenised separately and joined, so that the boundary between them is a boundary
+between tokens and every byte that is scored belongs to the continuation. What that gives up: a token that
+would span the boundary.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _KEYS = {"prompt", "continuation"}
 
 @dataclass(frozen=True)
 class Task:
-    """Items, (prompt, continuation) each, and a digest of them that the file's format and name do not enter."""
+    """Items, (prompt, continuation) each, and a digest of them alone: not of the file's format or name."""
 
     name: str
     items: tuple[tuple[str, str], ...]
@@ -35,9 +36,9 @@ class Task:
 class EncodedTask:
     """A task as a model of `sequence_length` reads it, cut into windows.
 
-    `rows` (windows, sequence_length + 1): a window's tokens, as in training, padded on the right. `lengths` (windows,):
-    how many of its predictions are real. `firsts` (windows,): the first of them that counts; from there on, all do.
-    `digest` is the task's and `tokenizer` the tokeniser's.
+    `rows` (windows, sequence_length + 1): a window's tokens, as in training, padded on the right. `lengths`
+    (windows,): how many of its predictions are real. `firsts` (windows,): the first of them that counts; from
+    there on, all do. `digest` is the task's and `tokenizer` the tokeniser's.
     """
 
     name: str
@@ -61,7 +62,8 @@ class EncodedTask:
 
 
 def read_task(path: Path) -> Task:
-    """Read a task; it is called what the file is. Raises DataError with file and line for a line that is no item."""
+    """Read a task; it is called what the file is. Raises DataError with file and line for a line that is no
+    item."""
     try:
         lines = path.read_bytes().split(b"\n")
     except (FileNotFoundError, IsADirectoryError):
@@ -78,8 +80,9 @@ def read_task(path: Path) -> Task:
 def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> EncodedTask:
     """Tokenise a task and cut it into windows; raises DataError for a continuation that has no tokens.
 
-    An item is [end of document] + prompt + continuation. One that is longer than a window is read through windows that
-    overlap: a token of the continuation is scored once, with at least half a window before it where there is as much.
+    An item is [end of document] + prompt + continuation. One that is longer than a window is read through
+    windows that overlap: a token of the continuation is scored once, with at least half a window before it
+    where there is as much.
     """
     prompts = tokenizer.encode([prompt for prompt, _ in task.items])
     continuations = tokenizer.encode([continuation for _, continuation in task.items])
@@ -87,8 +90,8 @@ def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> Encod
     rows, lengths, firsts = [], [], []
     for number, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True), 1):
         if not len(continuation):
-            text = task.items[number - 1][1]
-            raise DataError(f"task {task.name}: item {number}: the tokeniser makes nothing of {text[:40]!r}; remove it")
+            text = task.items[number - 1][1][:40]
+            raise DataError(f"task {task.name}: item {number}: the tokeniser makes nothing of {text!r}; remove it")
         item = np.concatenate((end, prompt, continuation))
         for begin, first, stop in _windows(1 + len(prompt), len(item), sequence_length):
             row = np.full(sequence_length + 1, tokenizer.end, dtype=tokenizer.dtype)
@@ -110,12 +113,14 @@ def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> Encod
 
 
 def untrained_bpb(task: EncodedTask, vocabulary: int) -> float:
-    """BPB of a model that knows nothing, log2(vocabulary) * tokens / bytes: a task that stays near it measures noise."""
+    """BPB of a model that knows nothing, log2(vocabulary) * tokens / bytes: a task that stays near it
+    measures noise."""
     return math.log2(vocabulary) * task.scored / task.bytes
 
 
 def _windows(first: int, length: int, size: int) -> list[tuple[int, int, int]]:
-    """Windows over an item of `length` tokens whose tokens from `first` on are scored: (begin, first scored, stop)."""
+    """Windows over an item of `length` tokens whose tokens from `first` on are scored: (begin, first scored,
+    stop)."""
     windows = []
     while first < length:
         begin = max(0, min(first - (size + 1) // 2, length - 1 - size))

@@ -59,7 +59,10 @@ class Journal:
 
     def finish_run(self, key: str, record: Mapping[str, Any]) -> None:
         """Record a run whose weights are already in place."""
-        write_json(self._record_path(key), {**record, "key": key, "weights_digest": file_digest(self.weights_path(key))})
+        write_json(
+            self._record_path(key),
+            {**record, "key": key, "weights_digest": file_digest(self.weights_path(key))},
+        )
 
     def _evaluation_path(self, key: str, task: str) -> Path:
         return self.folder / "evaluations" / key / f"{task}.json"

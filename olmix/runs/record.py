@@ -39,11 +39,15 @@ class RunSpec:
     @property
     def key(self) -> str:
         """32 hexadecimal digits; equal keys are equal results."""
+        counts: dict[str, int] = {}
+        for name in self.used:  # one content under two names is read as one
+            identity = self.sets[name].identity
+            counts[identity] = counts.get(identity, 0) + self.counts[name]
         content = {
             "version": RECIPE_VERSION,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
-            "counts": [[self.sets[name].identity, self.counts[name]] for name in self.used],
+            "counts": counts,
         }
         return xxhash.xxh3_128_hexdigest(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
 
@@ -70,7 +74,13 @@ def published(spec: RunSpec, measured: Mapping[str, Any], expanded: Mapping[str,
     as they stand.
     """
     repetition = {name: spec.counts[name] / spec.sets[name].rows for name in sorted(spec.used)}
-    return {**measured, "run": spec.name, "weights": spec.weights, "repetition": repetition, "domains": expanded}
+    return {
+        **measured,
+        "run": spec.name,
+        "weights": spec.weights,
+        "repetition": repetition,
+        "domains": expanded,
+    }
 
 
 def missing_runs(wanted: Sequence[str], records: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,146 @@
+"""The command line from outside: exit codes, one line for a mistake, JSON for scripts, help for every command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from olmix.core.digest import to_hex
+from olmix.core.seeds import named_key
+from olmix.faces.cli import cli
+from tests.project import Project, documents, write_shards
+
+
+def test_every_command_has_help_and_stands_in_the_readme() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for name, command in cli.commands.items():
+        assert command.help, name
+        assert f"olmix {name}" in readme, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", "argument"), f"{name}: {parameter.name}"
+
+
+def test_show_leads_with_what_was_measured(accepted_template: Project) -> None:
+    text = accepted_template.olmix("show").out
+    assert text.startswith("Measured, 2 fresh seeds: ")
+    assert text.index("better than the natural mixture") < text.index("domain") < text.index("Predicted by the law")
+    content = json.loads(accepted_template.olmix("show", "--json").out)
+    assert content["validation"]["natural"]["gain_of_proposal"]["bpb"] > 0
+    assert content["domains"]["web"]["weight"] == accepted_template.weights()["web"]
+
+
+def test_diff_of_files_and_revisions(accepted: Project) -> None:
+    accepted.git("tag", "first")
+    moved = accepted.mixture()
+    moved["domains"]["web"]["weight"] += 0.1
+    moved["domains"]["math"]["weight"] -= 0.1
+    accepted.write("other.yaml", yaml.safe_dump(moved))
+    content = json.loads(accepted.olmix("diff", "first", "other.yaml", "--json").out)
+    assert content["total_variation"] == pytest.approx(0.1)
+    assert content["domains"]["web"]["change"] == pytest.approx(0.1)
+    same = json.loads(accepted.olmix("diff", "HEAD:mixtures/accepted.yaml", "--json").out)
+    assert same["total_variation"] == 0
+    text = accepted.olmix("diff", "first", "other.yaml").out
+    assert "~ web" in text
+    assert "= code" in text
+    assert "Total variation 0.1000" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["diff", "nowhere"], "error: nowhere: neither a mixture file nor a git revision"),
+        (["diff", "--", "--help"], "error: --help: neither a mixture file nor a git revision"),
+        (["plan", "--dataset", "none.json"], "error: none.json: no such file"),
+        (["plan", "--runs-per-domain", "1"], "these options go with --dataset"),
+        (["plot"], "No such command 'plot'"),
+    ],
+)
+def test_mistakes_exit_with_1_and_without_a_traceback(
+    accepted_template: Project, words: list[str], message: str
+) -> None:
+    ran = accepted_template.command("olmix", *words)
+    assert ran.code == 1
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_mistake_in_params_is_one_line_everywhere(accepted: Project) -> None:
+    params = accepted.params
+    params["swarm"]["runs_per_domian"] = params["swarm"].pop("runs_per_domain")
+    accepted.params = params
+    for words in (["olmix", "plan"], ["olmix", "show"], ["python", "stages/swarm.py"]):
+        ran = accepted.command(*words)
+        assert ran.code == 1
+        assert ran.err == (
+            "error: params.yaml: swarm.runs_per_domian: unknown key; did you mean runs_per_domain? "
+            "params.yaml: swarm.runs_per_domain: missing; add it\n"
+        ) or ran.err.startswith("error: params.yaml: swarm.runs_per_domian: unknown key; did you mean runs_per_domain?")
+        assert ran.err.count("\n") == 1
+
+
+def test_limits_that_cannot_be_met_are_said_before_anything_is_trained(accepted: Project) -> None:
+    params = accepted.params
+    params["target"] = {"tokens": "1B", "repetition": 4}
+    accepted.params = params
+    ran = accepted.command("olmix", "plan")
+    assert ran.code == 1
+    assert "1,000,000,000 tokens cannot be drawn with repetition 4" in ran.err
+    write_shards(accepted.root / "data/web", documents("web", version=1))
+    ran = accepted.command("dvc", "repro")
+    assert ran.code != 0
+    assert ran.stages == ["prepare@web", "plan"]
+    assert "cannot be drawn with repetition 4" in ran.err
+
+
+def test_a_task_without_text_is_said_before_anything_is_trained(accepted: Project) -> None:
+    accepted.write("data/tasks/web-task.jsonl", '{"prompt": "a", "continuation": ""}\n')
+    ran = accepted.command("olmix", "plan")
+    assert ran.code == 1
+    assert "data/tasks/web-task.jsonl:1: the continuation is empty" in ran.err
+
+
+def test_plan_from_files_alone(tmp_path: Path) -> None:
+    import subprocess
+
+    from tests.project import ENVIRONMENT, Ran
+
+    digest = {name: to_hex(named_key(name)) for name in "abcd"}
+    old = {
+        "domains": {
+            n: {"weight": w, "tokens": 100, "digest": digest[n]} for n, w in zip("abc", (0.5, 0.3, 0.2), strict=True)
+        }
+    }
+    (tmp_path / "OLD.yaml").write_text(yaml.safe_dump(old))
+    new = {n: {"digest": digest[n], "tokens": 100, "source": n} for n in "abd"}
+    (tmp_path / "NEW.json").write_text(json.dumps(new))
+
+    def plan(*words: str) -> Ran:
+        command = ["olmix", "plan", "--dataset", "NEW.json", *words]
+        return Ran(subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False))
+
+    content = json.loads(plan("--accepted", "OLD.yaml", "--json", "--runs-per-domain", "1").out)
+    assert [c["kind"] for c in content["changes"]] == ["remove", "add"]
+    assert content["affected"] == ["d"]
+    assert content["virtual"]["members"] == pytest.approx({"a": 0.625, "b": 0.375})
+    assert (content["runs"], content["runs_without_reuse"]) == (3, 4)
+    capped = json.loads(plan("--accepted", "OLD.yaml", "--json", "--target-tokens", "500", "--repetition", "2").out)
+    assert capped["virtual"]["capacity"] == pytest.approx(0.4 / 0.625)
+    assert json.loads(plan("--json").out)["runs"] == 12
+    assert json.loads(plan("--accepted", "OLD.yaml", "--recompute", "a", "--json").out)["affected"] == [
+        "a",
+        "d",
+    ]
+    assert json.loads(plan("--accepted", "OLD.yaml", "--no-reuse", "--json").out)["virtual"] is None
+    assert plan("--accepted", "OLD.yaml", "--exit-code").code == 2
+    (tmp_path / "NEW.json").write_text(json.dumps({n: {"digest": digest[n], "tokens": 100} for n in "abc"}))
+    assert plan("--accepted", "OLD.yaml", "--exit-code").code == 0
+    (tmp_path / "NEW.json").write_text('{"a": {"digest": "xyz", "tokens": 5}}')
+    ran = plan()
+    assert (ran.code, ran.err) == (
+        1,
+        "error: NEW.json: a: digest 'xyz' is not 128 bits in hexadecimal; write up to 32 digits\n",
+    )

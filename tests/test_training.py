@@ -1,0 +1,187 @@
+"""A run is a pure function of its recipe, its sequences and its seed; it learns, and it fails by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from olmix.data.tokenizer import Tokens
+from olmix.errors import DataError, TrainingError
+from olmix.proxy import training
+from olmix.proxy.model import Weights, initialise, mean_loss
+from olmix.proxy.order import plan_order
+from olmix.proxy.recipe import Recipe
+from olmix.proxy.training import CURVE_POINTS, Diverged, load_weights, save_weights, single_thread, train
+
+RECIPE = Recipe(
+    layers=1,
+    heads=2,
+    width=32,
+    hidden=48,
+    vocabulary=64,
+    sequence_length=16,
+    tokens=16 * 8 * 150,
+    batch_size=8,
+    learning_rate=1e-2,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    single_thread()
+
+
+def markov(seed: int, rows: int = 400, branches: int = 2) -> Tokens:
+    """Rows of a chain that goes on in one of `branches` ways from every token: log(branches) nats a token."""
+    random = np.random.default_rng(seed)
+    following = np.stack([random.permutation(RECIPE.vocabulary) for _ in range(branches)])
+    tokens = np.empty((rows, RECIPE.sequence_length + 1), dtype="<u2")
+    tokens[:, 0] = random.integers(RECIPE.vocabulary, size=rows)
+    for t in range(1, tokens.shape[1]):
+        tokens[:, t] = following[random.integers(branches, size=rows), tokens[:, t - 1]]
+    return tokens
+
+
+def short(steps: int = 12) -> Recipe:
+    return dataclasses.replace(RECIPE, tokens=16 * 8 * steps)
+
+
+def test_it_learns_a_chain_close_to_its_entropy() -> None:
+    trained = train(RECIPE, [markov(0)], ["a"], [RECIPE.sequences], 0)
+    first, last = trained.curve[0][1], trained.curve[-1][1]
+    assert first == pytest.approx(math.log(RECIPE.vocabulary), rel=0.25)
+    assert last < math.log(2) + 0.35
+
+
+def test_twice_is_the_same_bits_and_another_seed_is_not(tmp_path: Path) -> None:
+    recipe, sets, counts = short(), [markov(0), markov(1)], [64, 32]
+    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+        trained = train(recipe, sets, ["a", "b"], counts, seed)
+        save_weights(trained.weights, tmp_path / name)
+    one, two, other = ((tmp_path / name).read_bytes() for name in ("one", "two", "other"))
+    assert one == two
+    assert one != other
+
+
+def test_another_process_gets_the_same_bits(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tests.test_training import *; single_thread();"
+        "save_weights(train(short(), [markov(0)], ['a'], [96], 3).weights, Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "theirs")], check=True)
+    save_weights(train(short(), [markov(0)], ["a"], [96], 3).weights, tmp_path / "ours")
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_names_and_order_of_the_sets_do_not_matter() -> None:
+    recipe, a, b = short(), markov(0), markov(1)
+    one = train(recipe, [a, b], ["a", "b"], [64, 32], 0)
+    two = train(recipe, [b, a, b], ["b", "a", "unread"], [32, 64, 0], 0)
+    assert all(torch.equal(weight, two.weights[name]) for name, weight in one.weights.items())
+    assert one.curve == two.curve
+
+
+def test_wider_integers_and_small_sets_read_the_same() -> None:
+    recipe, tokens = short(), markov(0, rows=20)  # 96 sequences of 20 rows: nearly five epochs
+    one = train(recipe, [tokens], ["a"], [96], 0)
+    two = train(recipe, [tokens.astype("<u4")], ["a"], [96], 0)
+    assert one.curve == two.curve
+
+
+def test_the_curve_covers_all_steps_and_progress_all_tokens() -> None:
+    recipe, seen = short(CURVE_POINTS + 7), []
+    trained = train(recipe, [markov(0)], ["a"], [recipe.sequences], 0, on_progress=seen.append)
+    assert sum(seen) == recipe.sequences * recipe.sequence_length
+    assert [step for step, _ in trained.curve] == [*range(2, recipe.steps, 2), recipe.steps]
+
+
+def test_it_reads_the_planned_sequences_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, sets, read = short(70), [markov(0), markov(1, rows=30)], []
+
+    def reading(weights: Weights, given: Recipe, rows: torch.Tensor) -> torch.Tensor:
+        read.append(rows.clone())
+        return mean_loss(weights, given, rows)
+
+    monkeypatch.setattr(training, "mean_loss", reading)
+    train(recipe, sets, ["a", "b"], [500, 60], 5)
+    labels, rows = plan_order([500, 60], [400, 30], ["a", "b"], 5)
+    planned = np.stack([sets[label][row] for label, row in zip(labels, rows, strict=True)])
+    assert np.array_equal(torch.cat(read).numpy(), planned)
+
+
+def test_the_learning_rate_follows_its_schedule() -> None:
+    recipe = dataclasses.replace(short(3), weight_decay=0.0, warmup=0.0)
+    start = initialise(recipe, 0)["head"]
+    moved = {}
+    for floor in (1.0, 0.0):
+        weights = train(dataclasses.replace(recipe, final_fraction=floor), [markov(0)], ["a"], [24], 0).weights
+        moved[floor] = float((weights["head"] - start).abs().mean())
+    # AdamW moves by about the learning rate a step: 1 + 1 + 1 of the peak, and 3/4 + 1/4 + 0.
+    assert moved[0.0] / moved[1.0] == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_only_matrices_decay() -> None:
+    recipe = dataclasses.replace(short(3), learning_rate=1e-9, weight_decay=1e7, warmup=0.0, final_fraction=1.0)
+    weights = train(recipe, [markov(0)], ["a"], [24], 0).weights
+    start = train(dataclasses.replace(recipe, weight_decay=0.0), [markov(0)], ["a"], [24], 0).weights
+    for name, weight in weights.items():
+        kept = (1 - 1e-2) ** 3 if weight.ndim == 2 else 1.0
+        torch.testing.assert_close(weight, start[name] * kept, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_clipped() -> None:
+    """AdamW takes full steps however small the gradients are, until they drown in its epsilon of 1e-8."""
+    recipe = dataclasses.replace(short(3), weight_decay=0.0)
+    start = initialise(recipe, 0)
+    for clip, moved in ((1e-14, False), (1.0, True)):
+        weights = train(dataclasses.replace(recipe, clip=clip), [markov(0)], ["a"], [24], 0).weights
+        assert torch.allclose(weights["head"], start["head"], atol=1e-4) is not moved
+
+
+def test_a_run_that_diverges_names_the_step() -> None:
+    recipe = dataclasses.replace(short(), learning_rate=1e38, warmup=0.0)
+    with pytest.raises(Diverged, match=r"^loss (nan|inf) at step [2-9] of 12; lower proxy\.learning_rate"):
+        train(recipe, [markov(0)], ["a"], [96], 0)
+    assert issubclass(Diverged, TrainingError)
+
+
+def test_a_last_step_that_diverges_is_seen_too() -> None:
+    recipe = dataclasses.replace(short(1), learning_rate=1e39, warmup=0.0, final_fraction=1.0)
+    with pytest.raises(Diverged, match="after the last of 1 steps"):
+        train(recipe, [markov(0)], ["a"], [8], 0)
+
+
+def test_what_does_not_fit_the_recipe_is_refused() -> None:
+    recipe, tokens = short(), markov(0)
+    with pytest.raises(TrainingError, match="sum to 95 sequences and a run of 1536 tokens reads 96"):
+        train(recipe, [tokens], ["a"], [95], 0)
+    with pytest.raises(DataError, match=r"token set a: its shape is \(400, 16\)"):
+        train(recipe, [tokens[:, 1:]], ["a"], [96], 0)
+    beyond = tokens.copy()
+    beyond[3, 3] = 64
+    with pytest.raises(DataError, match="token set a: token 64 is beyond the vocabulary of 64"):
+        train(recipe, [beyond], ["a"], [96], 0)
+
+
+def test_weights_come_back_and_damage_is_named(tmp_path: Path) -> None:
+    path, weights = tmp_path / "w.safetensors", train(short(1), [markov(0)], ["a"], [8], 0).weights
+    save_weights(weights, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    loaded = load_weights(path)
+    assert set(loaded) == set(weights)
+    assert all(torch.equal(weight, loaded[name]) for name, weight in weights.items())
+    whole = path.read_bytes()
+    save_weights(dict(reversed(weights.items())), path)
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="not weights"):
+        load_weights(path)
+    with pytest.raises(DataError, match="no such weights"):
+        load_weights(tmp_path / "absent")
