@@ -22,6 +22,8 @@ def require_feasible(
     dataset: Dataset, space: CollapsedSpace, caps: Mapping[str, float], target_tokens: int, limit: float
 ) -> None:
     """Raise InfeasibleError, with the shortfall in tokens and the limits to move, when no mixture meets the caps."""
+    if not space.affected:
+        space = CollapsedSpace({}, dataset.names)  # nothing is solved, and what is over its cap may go to any other
     collapsed = space.caps(caps)
     reach = math.fsum(min(1.0, float(c)) for c in collapsed)
     # The caps of many domains may sum to 1 but for rounding.

@@ -20,6 +20,9 @@ from olmix.outputs.mixture_file import MixtureFile
 
 HEADING = "What the pipeline proposes. Written by `dvc repro`; `olmix accept` makes it the accepted mixture."
 
+# A gap below this is rounding, which differs between machines; the file gives the bound, so that a diff stays quiet.
+SMALLEST_GAP = 1e-12
+
 
 @dataclass(frozen=True)
 class Target:
@@ -51,7 +54,7 @@ def propose(plan: Plan, laws: Laws | None, task_weights: Mapping[str, float], ta
     rounded = quantise_within([expanded[n] for n in names], [caps[n] for n in names])
     mixture = dict(zip(names, rounded.tolist(), strict=True))
     certificate = {
-        "gap": float(solution.gap),
+        "gap": max(float(solution.gap), SMALLEST_GAP),
         "iterations": solution.iterations,
         "kl_weight": kl,
         "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6),
@@ -77,7 +80,7 @@ def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFi
     weights = cap_proportionally(np.array([plan.carried[n] for n in names]), limits)
     mixture = dict(zip(names, quantise_within(weights, limits).tolist(), strict=True))
     sections = {
-        "certificate": {"gap": 0.0, "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6)},
+        "certificate": {"gap": SMALLEST_GAP, "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6)},
         "target": {"tokens": target.tokens, "repetition": target.repetition},
         "plan": _plan_section(plan),
     }
