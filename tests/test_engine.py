@@ -1,0 +1,166 @@
+"""The engine and the journal survive what happens to long work: dead workers, failing jobs, interrupts, full disks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from olmix import files
+from olmix.errors import OlmixError, TrainingError
+from olmix.faces.progress import ProgressDisplay
+from olmix.files import read_json, write_bytes, write_json
+from olmix.runs.engine import DEATHS, Progress, run_jobs
+from olmix.runs.journal import Journal
+from tests.project import ENVIRONMENT, Project
+
+
+@dataclass(frozen=True)
+class Job:
+    """Writes its key to the journal, after what `trouble` says: die (once or always), or fail."""
+
+    key: str
+    trouble: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"job {self.key}"
+
+    @property
+    def tokens(self) -> int:
+        return 10
+
+    def find(self, journal: Journal) -> dict[str, Any] | None:
+        path = journal.folder / "runs" / f"{self.key}.json"
+        return read_json(path) if path.exists() else None
+
+    def run(self, journal: Journal, device: str, progress: Callable[[int], None]) -> None:
+        with (journal.folder / f"tries-{self.key}").open("a") as tries:
+            tries.write("x")
+        if self.trouble == "die" or (self.trouble == "die once" and self.tries(journal) == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.trouble == "fail":
+            raise TrainingError("loss nan at step 3")
+        progress(self.tokens)
+        write_json(journal.folder / "runs" / f"{self.key}.json", {"key": self.key})
+
+    def tries(self, journal: Journal) -> int:
+        return len((journal.folder / f"tries-{self.key}").read_text())
+
+
+def run(tmp_path: Path, jobs: list[Job]) -> tuple[Any, list[Progress], Journal]:
+    seen: list[Progress] = []
+    journal = Journal(tmp_path)
+    return run_jobs(jobs, journal, 2, "cpu", seen.append), seen, journal
+
+
+def test_jobs_are_done_once_and_found_again(tmp_path: Path) -> None:
+    jobs = [Job(f"{k}") for k in range(5)] + [Job("3")]
+    outcome, seen, _ = run(tmp_path, jobs)
+    assert outcome.done == 5
+    assert set(outcome.results) == {"0", "1", "2", "3", "4"}
+    assert seen[-1] == Progress(0, 5, 5, 50, 50)
+    again, seen, journal = run(tmp_path, [*jobs, Job("new")])
+    assert again.done == 1
+    assert seen[-1].found == 5
+    assert jobs[0].tries(journal) == 1
+
+
+def test_a_worker_that_dies_takes_no_other_job_with_it(tmp_path: Path) -> None:
+    jobs = [Job("victim", "die once"), *(Job(f"{k}") for k in range(6))]
+    outcome, _, journal = run(tmp_path, jobs)
+    assert len(outcome.results) == 7
+    assert outcome.failed == {}
+    assert jobs[0].tries(journal) == 2
+
+
+def test_a_job_that_fails_twice_is_set_aside_and_named(tmp_path: Path) -> None:
+    bad = Job("bad", "fail")
+    outcome, _, journal = run(tmp_path, [bad, Job("good")])
+    assert outcome.failed == {"bad": "loss nan at step 3"}
+    assert set(outcome.results) == {"good"}
+    assert bad.tries(journal) == 2
+
+
+def test_workers_that_keep_dying_stop_the_stage_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=rf"died {DEATHS} times without finishing a job; 1 are left: lower"):
+        run(tmp_path, [Job("poison", "die")])
+
+
+def test_an_entry_whose_weights_are_not_its_own_is_trained_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    write_bytes(journal.weights_path("k"), b"weights")
+    journal.finish_run("k", {"seed": 1})
+    assert journal.find_run("k") is not None
+    assert journal.find_run("other") is None
+    journal.weights_path("k").write_bytes(b"weightz")
+    assert journal.find_run("k") is None
+    write_bytes(journal.weights_path("k"), b"weights")
+    foreign = read_json(tmp_path / "runs/k.json")
+    write_json(tmp_path / "runs/k.json", {**foreign, "key": "another"})
+    assert journal.find_run("k") is None
+    (tmp_path / "runs/k.json").write_text("{half")
+    assert journal.find_run("k") is None
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mixture.yaml"
+    write_bytes(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OlmixError, match=r"mixture.yaml: cannot be written: No space left on device"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / f"runs/.olmix-tmp-{dead.pid}-x.json").write_text("half")
+    (tmp_path / "runs/.olmix-tmp-1-x.json").write_text("being written")
+    Journal(tmp_path).sweep()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".olmix-tmp-1-x.json"]
+
+
+def test_an_interrupt_is_answered_and_finished_runs_are_kept(accepted: Project) -> None:
+    subprocess.run(["rm", "-rf", ".olmix/runs", ".olmix/evaluations", "build/proxies"], cwd=accepted.root, check=True)
+    process = subprocess.Popen(
+        ["python", "stages/train.py"], cwd=accepted.root, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    journal = accepted.root / ".olmix/runs"
+    deadline = time.monotonic() + 60
+    while len(list(journal.glob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted; what was finished is in the journal, dvc repro goes on from there\n"
+    kept = len(list(journal.glob("*.json")))
+    assert 3 <= kept < 15
+    ran = accepted.expect("python", "stages/train.py")
+    assert ran.done("train") == 15 - kept
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.0, 12.0, 13.0])
+    monkeypatch.setattr("olmix.faces.progress.time.monotonic", lambda: next(clock))
+    with ProgressDisplay("train") as display:
+        for tokens in (100, 1200, 1300):
+            display(Progress(2, 1, 10, tokens, 2400))
+    assert capsys.readouterr().err == "train: 3/10 runs, 100 tokens/s, 12 s left\n"

@@ -1,0 +1,157 @@
+"""Token sets, runs, laws and validation as the stages put them together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from olmix.core.dataset import Dataset, Domain
+from olmix.core.plan import EMPTY, Reuse, make_plan
+from olmix.data.tokensets import draw_virtual, identity_of, open_token_sets, read_tokens, rows_of, write_tokens
+from olmix.errors import DataError, SwarmError
+from olmix.outputs.evaluations import SwarmResults
+from olmix.outputs.law_file import FitSettings, fit_laws
+from olmix.outputs.validation import contenders, summarise, validation_size, validation_specs
+from olmix.proxy.recipe import Recipe
+from olmix.runs.record import RunSpec, spec_for
+
+RECIPE = Recipe(
+    layers=1, heads=2, width=8, hidden=8, vocabulary=300, sequence_length=8, tokens=640, batch_size=4,
+    learning_rate=0.01,
+)  # fmt: skip
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    """Token sets a, b, c of 100, 50 and 4 rows of 8."""
+    for k, (name, rows) in enumerate((("a", 100), ("b", 50), ("c", 4))):
+        tokens = np.arange(k * 1000, k * 1000 + rows * 8 + 1, dtype="<u2") % 299
+        write_tokens(tmp_path / f"{name}.npy", tokens)
+    return tmp_path
+
+
+@given(st.integers(0, 60), st.integers(1, 9))
+def test_rows_predict_every_token_but_the_first_once(length: int, sequence: int) -> None:
+    tokens = np.arange(length, dtype=np.uint16)
+    rows = rows_of(tokens, sequence)
+    assert rows.shape == (max(0, length - 1) // sequence, sequence + 1)
+    assert rows[:, 1:].ravel().tolist() == list(range(1, rows.shape[0] * sequence + 1))
+
+
+def test_the_virtual_set_holds_its_members_in_their_exact_ratios(sets: Path) -> None:
+    opened = open_token_sets(sets, 8)
+    virtual = draw_virtual({"a": 0.5, "b": 0.3, "c": 0.2}, opened, 8, 80)
+    assert virtual.shape == (80, 9)
+    firsts = {name: {tuple(row) for row in rows_of(read_tokens(opened[name].path), 8).tolist()} for name in "abc"}
+    counts = {name: sum(tuple(row) in firsts[name] for row in virtual.tolist()) for name in "abc"}
+    assert counts == {"a": 40, "b": 24, "c": 16}
+    renamed = {"x": opened["a"], "y": opened["b"], "z": opened["c"]}
+    assert identity_of(draw_virtual({"z": 0.2, "y": 0.3, "x": 0.5}, renamed, 8, 80)) == identity_of(virtual)
+
+
+def test_a_set_that_is_too_short_or_no_set_is_one_clear_line(tmp_path: Path) -> None:
+    write_tokens(tmp_path / "short.npy", np.arange(5, dtype="<u2"))
+    with pytest.raises(DataError, match="domain short: 5 tokens are less than one sequence of 8; give it more text"):
+        open_token_sets(tmp_path, 8)
+    (tmp_path / "short.npy").write_bytes(b"\x93NUMPY broken")
+    with pytest.raises(DataError, match=r"short\.npy: not a token set"):
+        read_tokens(tmp_path / "short.npy")
+    np.save(tmp_path / "short.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"short\.npy: not a token set"):
+        read_tokens(tmp_path / "short.npy")
+    np.save(tmp_path / "short.npy", np.zeros(9))
+    with pytest.raises(DataError, match="float64 is not a token set"):
+        read_tokens(tmp_path / "short.npy")
+
+
+def test_a_run_is_keyed_by_content_and_counts_alone(sets: Path, tmp_path: Path) -> None:
+    opened = open_token_sets(sets, 8)
+    spec = spec_for("0000", {"a": 0.55, "b": 0.45, "c": 0.0}, opened, RECIPE, 0)
+    assert spec.counts == {"a": 44, "b": 36, "c": 0}
+    assert spec.weights == {"a": 0.55, "b": 0.45, "c": 0.0}
+    renamed = {"z": opened["a"], "k": opened["b"]}
+    same = spec_for("another name", {"k": 0.45, "z": 0.55}, renamed, RECIPE, 0)
+    assert same.key == spec.key
+    halves = RunSpec("x", {"a": 20, "twin": 24, "b": 36}, {**opened, "twin": opened["a"]}, RECIPE, 0)
+    assert halves.key == spec.key
+    other = {
+        spec_for("0000", {"a": 0.55, "b": 0.45}, opened, RECIPE, 1).key,
+        spec_for("0000", {"a": 0.6, "b": 0.4}, opened, RECIPE, 0).key,
+        spec_for("0000", {"a": 0.55, "c": 0.45}, opened, RECIPE, 0).key,
+        RunSpec("x", spec.counts, opened, Recipe(**{**RECIPE.__dict__, "clip": 2.0}), 0).key,
+    }
+    assert len(other | {spec.key}) == 5
+
+
+def results(runs: int, seed: int = 0) -> SwarmResults:
+    draw = np.random.default_rng(seed)
+    weights = draw.dirichlet(np.ones(3), runs)
+    bpb = 1.0 + np.exp(weights @ np.array([[-1.0, 0.2], [0.5, -0.8], [0.1, 0.3]])) + draw.normal(0, 1e-3, (runs, 2))
+    names = tuple(f"{i:04d}" for i in range(runs))
+    return SwarmResults(names, ("a", "b", "c"), ("t0", "t1"), weights, bpb, np.array([8.0, 1.5]))
+
+
+EQUAL = {"t0": 1.0, "t1": 1.0}
+
+
+def test_a_fit_recovers_a_law_and_says_how_well() -> None:
+    swarm = results(12)
+    fit = fit_laws(swarm, swarm.runs, EQUAL, FitSettings(replicates=5))
+    assert fit.laws is not None
+    assert len(fit.laws.replicates) == 5
+    np.testing.assert_allclose(fit.laws.law.predict(swarm.weights), swarm.bpb, atol=0.01)
+    assert fit.diagnostics["mean"]["spearman"] > 0.9
+    assert fit.diagnostics["tasks"]["t0"]["spearman"] > 0.8
+    assert fit.diagnostics["design"]["rank"] == 3
+
+
+def test_a_fit_warns_of_tasks_that_nothing_taught() -> None:
+    swarm = results(12)
+    fit = fit_laws(swarm, swarm.runs, EQUAL, FitSettings(replicates=0))
+    assert fit.diagnostics["unlearned_tasks"] == ["t1"]
+    assert any("task t1: no run is much better than a model that knows nothing" in w for w in fit.warnings)
+
+
+def test_missing_runs_are_named_and_too_few_refused() -> None:
+    swarm = results(12)
+    wanted = [f"{i:04d}" for i in range(14)]
+    fit = fit_laws(swarm, wanted, EQUAL, FitSettings(replicates=0))
+    assert fit.diagnostics["runs"] == {"used": 12, "missing": ["0012", "0013"]}
+    assert fit.warnings[0] == "2 runs are missing (0012, 0013); fitted on 12"
+    with pytest.raises(SwarmError, match=r"3 of 14 runs are there .*too few for the 4 parameters of a law"):
+        fit_laws(results(3), wanted, EQUAL, FitSettings())
+
+
+def test_a_plan_that_recomputes_nothing_has_no_law() -> None:
+    fit = fit_laws(results(12), [], EQUAL, FitSettings())
+    assert fit.laws is None
+    assert fit.diagnostics["tasks"] == {}
+
+
+def test_gains_are_paired_by_seed_and_weighted_by_task(sets: Path) -> None:
+    dataset = Dataset({n: Domain(k, t) for k, (n, t) in enumerate((("a", 800), ("b", 400), ("c", 32)))})
+    plan = make_plan(dataset, EMPTY, Reuse())
+    mixtures = contenders(plan, {"a": 0.2, "b": 0.8, "c": 0.0})
+    specs = validation_specs(mixtures, open_token_sets(sets, 8), RECIPE, 7, 2)
+    assert {name: [run.seed for run in runs] for name, runs in specs.items()} == {
+        name: [8, 9] for name in ("proposal", "natural", "uniform")
+    }
+    assert validation_size(plan, 2) == 6
+    level = {"proposal": 1.0, "natural": 1.5, "uniform": 1.25}
+    scores: dict[str, dict[str, Any]] = {
+        run.key: {"t0": {"bpb": level[name] + 0.1 * run.seed}, "t1": {"bpb": 2 * level[name] + 0.1 * run.seed}}
+        for name, runs in specs.items()
+        for run in runs
+    }
+    summary = summarise(mixtures, specs, scores, {"t0": 3.0, "t1": 1.0})
+    assert summary["proposal"]["mean_bpb"] == pytest.approx(1.25 + 0.85)
+    assert summary["proposal"]["standard_error"] == pytest.approx(0.05)
+    gain = summary["natural"]["gain_of_proposal"]
+    assert gain["bpb"] == pytest.approx(0.5 * 1.25)
+    assert gain["standard_error"] == pytest.approx(0.0, abs=1e-12)
+    assert "gain_of_proposal" not in summary["proposal"]
