@@ -1,4 +1,4 @@
-"""What the pipeline costs beyond its proxies, by number of domains: `python benchmarks/dvc_scale.py --domains 5 64 256`.
+"""What the pipeline costs beyond its proxies, by number of domains: `python benchmarks/dvc_scale.py --domains 5 64`.
 
 A temporary project with this repository's own dvc.yaml and stages, N domains of a few kilobytes under `dvc add`, and
 a proxy of one layer. Its accepted mixture is written by hand (the natural one), so that the first build prepares N
@@ -157,7 +157,7 @@ def cells(repro: Repro) -> list[str]:
 def main() -> None:
     """Measure every number of domains and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--domains", type=int, nargs="+", default=[5, 64], help="numbers of domains (256: 10 minutes)")
+    parser.add_argument("--domains", type=int, nargs="+", default=[5, 64], help="how many (256: 10 to 25 minutes)")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of the no-op and of the change")
     arguments = parser.parse_args()
 

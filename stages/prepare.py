@@ -6,6 +6,7 @@ from olmix.data.manifest import MANIFESTS, TOKENS, prepare_domain, scan_memory
 from olmix.data.tokensets import write_tokens
 from olmix.faces.config import load_params
 from olmix.faces.entry import run
+from olmix.faces.progress import ProgressDisplay
 from olmix.files import write_json
 from olmix.pipeline import link_is_allowed
 
@@ -13,14 +14,16 @@ from olmix.pipeline import link_is_allowed
 def main() -> None:
     name = sys.argv[1]
     params = load_params()
-    manifest, sample = prepare_domain(
-        params.domain_source(name),
-        params.load_tokenizer(),
-        # A run reads at most all of its tokens from one domain, and the last one only as a target.
-        limit=params.proxy.tokens + 1,
-        memory=scan_memory(name),
-        allowed=link_is_allowed,
-    )
+    with ProgressDisplay(f"prepare {name}", "shards", "bytes") as display:
+        manifest, sample = prepare_domain(
+            params.domain_source(name),
+            params.load_tokenizer(),
+            # A run reads at most all of its tokens from one domain, and the last one only as a target.
+            limit=params.proxy.tokens + 1,
+            memory=scan_memory(name),
+            allowed=link_is_allowed,
+            report=display,
+        )
     write_tokens(TOKENS / f"{name}.npy", sample.tokens)
     write_json(MANIFESTS / f"{name}.json", manifest)
 

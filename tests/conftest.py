@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,19 +13,24 @@ from tests.project import Project
 
 
 @pytest.fixture(scope="session")
-def accepted_template(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that was built, accepted and committed once a test process; copy it before changing it."""
-    project = Project.create(tmp_path_factory.mktemp("template") / "project")
-    project.repro()
-    project.olmix("accept")
-    project.repro()
-    project.commit("first mixture, accepted")
-    return project
+def accepted_template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """A project that was built, accepted and committed once for all test processes; copy it before changing it."""
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    ready = shared / "template" / "ready"
+    with (shared / "template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            project = Project.create(shared / "template" / "project")
+            project.repro()
+            project.olmix("accept")
+            project.repro()
+            project.commit("first mixture, accepted")
+            ready.touch()
+    return Project(shared / "template" / "project")
 
 
 @pytest.fixture
-def accepted(accepted_template: Project, tmp_path: Path) -> Project:
+def accepted(accepted_template: Project, tmp_path: Path) -> Iterator[Project]:
     """An accepted project of one's own."""
-    project = accepted_template.copy(tmp_path / "project")
-    yield project
+    yield accepted_template.copy(tmp_path / "project")
     shutil.rmtree(tmp_path / "project", ignore_errors=True)

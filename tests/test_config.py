@@ -33,7 +33,7 @@ def params(**changes: Any) -> dict[str, Any]:
 
 def test_the_repository_is_valid() -> None:
     parsed = check(PARAMS, params(), Params)
-    assert parsed.target.tokens == 12_000_000
+    assert parsed.target.tokens == 8_000_000
     assert sum(parsed.task_weights().values()) == 9
 
 

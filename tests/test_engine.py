@@ -18,7 +18,8 @@ from olmix import files
 from olmix.errors import OlmixError, TrainingError
 from olmix.faces.progress import ProgressDisplay
 from olmix.files import read_json, write_bytes, write_json
-from olmix.runs.engine import DEATHS, Progress, run_jobs
+from olmix.progress import Progress
+from olmix.runs.engine import DEATHS, run_jobs
 from olmix.runs.journal import Journal
 from tests.project import ENVIRONMENT, Project
 

@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).parent.parent
 # From the ground up; a module may import what stands before it, and its own package.
 ORDER = [
     "olmix.errors",
+    "olmix.progress",
     "olmix.core",
     "olmix.files",
     "olmix.data",

@@ -61,12 +61,10 @@ def flip(content: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any]:
     return changed
 
 
-def test_every_leaf_is_read_by_the_stages_that_should(
-    accepted_template: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_leaf_is_read_by_the_stages_that_should(accepted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from dvc.repo import Repo
 
-    project = accepted_template
+    project = accepted
     original = project.params
     text = (project.root / "params.yaml").read_text()
     monkeypatch.chdir(project.root)

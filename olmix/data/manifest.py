@@ -16,6 +16,7 @@ from olmix.data.tokenizer import Tokenizer
 from olmix.data.tokensets import identity_of
 from olmix.errors import DataError, MixtureError
 from olmix.files import read_json
+from olmix.progress import Report, silent
 
 MANIFESTS = Path("build/manifests")
 TOKENS = Path("build/tokens")
@@ -35,11 +36,16 @@ class DomainSource:
 
 
 def prepare_domain(
-    domain: DomainSource, tokenizer: Tokenizer, limit: int, memory: Path, allowed: Callable[[Path], bool]
+    domain: DomainSource,
+    tokenizer: Tokenizer,
+    limit: int,
+    memory: Path,
+    allowed: Callable[[Path], bool],
+    report: Report = silent,
 ) -> tuple[dict[str, Any], Sample]:
     """Read a domain once: its manifest and its sample of at most `limit` tokens; raises DataError."""
     shards = list_shards(domain.folder, allowed)
-    parts, sample = read_and_sample(shards, domain.text, tokenizer, limit)
+    parts, sample = read_and_sample(shards, domain.text, tokenizer, limit, report)
     ScanMemory(memory, domain.text).store(parts)
     content = sum((part for _, part in parts), Content())
     if not content.bytes:
@@ -47,9 +53,11 @@ def prepare_domain(
     return manifest_of(domain, content, sample, tokenizer), sample
 
 
-def scan_domain(domain: DomainSource, memory: Path, allowed: Callable[[Path], bool]) -> Content:
+def scan_domain(
+    domain: DomainSource, memory: Path, allowed: Callable[[Path], bool], report: Report = silent
+) -> Content:
     """The content of a domain as it is on disk now, reading only what has changed since the last look."""
-    return scan(list_shards(domain.folder, allowed), domain.text, ScanMemory(memory, domain.text))
+    return scan(list_shards(domain.folder, allowed), domain.text, ScanMemory(memory, domain.text), report)
 
 
 def manifest_of(domain: DomainSource, content: Content, sample: Sample, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from olmix.core.digest import MODULUS
-from olmix.data.scan import Content, scan_shard
+from olmix.data.scan import Content, read_shards
 from olmix.data.shards import Shard
 from olmix.data.tokenizer import Tokenizer, Tokens
+from olmix.progress import Report
 
 # Bytes of text kept for each token wanted; ordinary text has 2 to 5 a token.
 GUESS = 8
@@ -74,13 +75,13 @@ class _Lowest:
 
 
 def read_and_sample(
-    shards: Sequence[Shard], text: str, tokenizer: Tokenizer, limit: int
+    shards: Sequence[Shard], text: str, tokenizer: Tokenizer, limit: int, report: Report
 ) -> tuple[list[tuple[Shard, Content]], Sample]:
     """Read every document once: the content of each shard, and the sample of `limit` tokens."""
     budget = GUESS * limit
     while True:
         lowest = _Lowest(budget)
-        parts = [(shard, scan_shard(shard, text, lowest.offer)) for shard in shards]
+        parts = read_shards(shards, text, report, lowest.offer)
         sample = _tokenise(lowest.documents(), tokenizer, limit, complete=not lowest.dropped)
         if sample is not None:
             return parts, sample

@@ -14,6 +14,7 @@ from olmix.core.digest import MODULUS, document_digest, from_hex, to_hex
 from olmix.data.shards import Shard, read_documents
 from olmix.errors import OlmixError
 from olmix.files import read_json, write_json
+from olmix.progress import Progress, Report
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,32 @@ class ScanMemory:
         write_json(self._path, {"text": self._text, "shards": rows})
 
 
-def scan(shards: Sequence[Shard], text: str, memory: ScanMemory) -> Content:
-    """The content of a domain; reads only shards that `memory` does not know."""
+def read_shards(
+    shards: Sequence[Shard],
+    text: str,
+    report: Report,
+    visit: Callable[[int, bytes], None] | None = None,
+    memory: ScanMemory | None = None,
+) -> list[tuple[Shard, Content]]:
+    """The content of each shard, in their order; reads only what `memory` does not know, and reports bytes of files."""
+    known = {shard.name: memory.get(shard) if memory else None for shard in shards}
+    unread = sum(shard.size for shard in shards if known[shard.name] is None)
+    found = sum(content is not None for content in known.values())
     parts = []
+    read = fresh = 0
     for shard in shards:
-        known = memory.get(shard)
-        parts.append((shard, known if known is not None else scan_shard(shard, text)))
+        content = known[shard.name]
+        if content is None:
+            content = scan_shard(shard, text, visit)
+            read += shard.size
+            fresh += 1
+            report(Progress(found, fresh, len(shards), read, unread))
+        parts.append((shard, content))
+    return parts
+
+
+def scan(shards: Sequence[Shard], text: str, memory: ScanMemory, report: Report) -> Content:
+    """The content of a domain; reads only shards that `memory` does not know, and remembers them."""
+    parts = read_shards(shards, text, report, memory=memory)
     memory.store(parts)
     return sum((content for _, content in parts), Content())

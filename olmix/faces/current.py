@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from olmix.core.limits import domain_caps, require_feasible
@@ -17,6 +16,7 @@ from olmix.data.manifest import (
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError
 from olmix.faces.config import Params
+from olmix.faces.progress import ProgressDisplay
 from olmix.files import read_json
 from olmix.outputs.swarm_file import make_swarm
 from olmix.pipeline import link_is_allowed
@@ -31,15 +31,16 @@ def current_manifests(params: Params) -> dict[str, dict[str, Any]]:
 
 def _manifest(params: Params, name: str, tokenizer: Tokenizer) -> dict[str, Any]:
     domain = params.domain_source(name)
-    content = scan_domain(domain, scan_memory(name), link_is_allowed)
+    with ProgressDisplay(f"read {domain.folder}", "shards", "bytes") as display:
+        content = scan_domain(domain, scan_memory(name), link_is_allowed, display)
     path = MANIFESTS / f"{name}.json"
     limit = params.proxy.tokens + 1
     if path.exists():
         manifest: dict[str, Any] = read_json(path)
         if manifest_is_current(manifest, domain, content, tokenizer, limit):
             return manifest
-    print(f"counting the tokens of {domain.folder}", file=sys.stderr)
-    manifest, _ = prepare_domain(domain, tokenizer, limit, scan_memory(name), link_is_allowed)
+    with ProgressDisplay(f"count the tokens of {domain.folder}", "shards", "bytes") as display:
+        manifest, _ = prepare_domain(domain, tokenizer, limit, scan_memory(name), link_is_allowed, display)
     return manifest
 
 

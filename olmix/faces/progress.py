@@ -17,18 +17,20 @@ from rich.progress import Progress as Bar
 
 from olmix.errors import TrainingError
 from olmix.faces.config import Runtime
-from olmix.runs.engine import Job, Outcome, Progress, cores, run_jobs
+from olmix.progress import Progress
+from olmix.runs.engine import Job, Outcome, cores, run_jobs
 from olmix.runs.journal import Journal
 
 LINE_SECONDS = 10.0
 
 
 class ProgressDisplay:
-    """A context manager that is called with the engine's Progress."""
+    """A context manager that is called with Progress: the items and the work that it counts are named by the caller."""
 
-    def __init__(self, what: str, unit: str = "runs") -> None:
+    def __init__(self, what: str, items: str = "runs", work: str = "tokens") -> None:
         self._what = what
-        self._unit = unit
+        self._items = items
+        self._work = work
         self._console = Console(file=sys.stderr)
         self._start = self._last = time.monotonic()
         self._bar: Bar | None = None
@@ -39,7 +41,7 @@ class ProgressDisplay:
             self._bar = Bar(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn(f"{{task.fields[done]}} {self._unit}"),
+                TextColumn(f"{{task.fields[done]}} {self._items}"),
                 TextColumn("{task.fields[speed]}"),
                 TimeRemainingColumn(),
                 console=self._console,
@@ -57,20 +59,20 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        speed = progress.tokens / max(now - self._start, 1e-9)
-        done = f"{progress.found + progress.finished}/{progress.jobs}"
+        speed = progress.work / max(now - self._start, 1e-9)
+        done = f"{progress.found + progress.finished}/{progress.items}"
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task,
-                total=progress.total_tokens,
-                completed=min(progress.tokens, progress.total_tokens),
+                total=progress.total_work,
+                completed=min(progress.work, progress.total_work),
                 done=done,
-                speed=f"{speed:,.0f} tokens/s",
+                speed=f"{speed:,.0f} {self._work}/s",
             )
         elif now - self._last >= LINE_SECONDS:
             self._last = now
-            left = (progress.total_tokens - progress.tokens) / speed if speed > 0 else float("inf")
-            self._console.print(f"{self._what}: {done} {self._unit}, {speed:,.0f} tokens/s, {left:,.0f} s left")
+            left = (progress.total_work - progress.work) / speed if speed > 0 else float("inf")
+            self._console.print(f"{self._what}: {done} {self._items}, {speed:,.0f} {self._work}/s, {left:,.0f} s left")
 
 
 def run_with_progress(what: str, unit: str, jobs: Sequence[Job], journal: Journal, runtime: Runtime) -> Outcome:

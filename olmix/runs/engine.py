@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from olmix.errors import TrainingError
+from olmix.progress import Progress, Report
 from olmix.runs.journal import Journal
 from olmix.runs.worker import do, start_worker
 
@@ -46,17 +47,6 @@ class Job(Protocol):
         """Put the result into the journal, calling `progress` with tokens done since the last call."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Jobs found in the journal, finished now, and in all; tokens done now, and to do now in all."""
-
-    found: int
-    finished: int
-    jobs: int
-    tokens: int
-    total_tokens: int
-
-
 @dataclass
 class Outcome:
     """Results by key, the reason by key for jobs that were set aside, and how many jobs were done now."""
@@ -66,9 +56,7 @@ class Outcome:
     done: int = 0
 
 
-def run_jobs(
-    jobs: Sequence[Job], journal: Journal, workers: int, device: str, report: Callable[[Progress], None]
-) -> Outcome:
+def run_jobs(jobs: Sequence[Job], journal: Journal, workers: int, device: str, report: Report) -> Outcome:
     """Do what the journal does not hold; raises the first error that is not a job's own, and TrainingError when
     workers keep dying."""
     journal.sweep()
@@ -96,17 +84,19 @@ def _run(
     journal: Journal,
     workers: int,
     device: str,
-    report: Callable[[Progress], None],
+    report: Report,
     outcome: Outcome,
 ) -> None:
-    context = multiprocessing.get_context("spawn")
+    # The fork server imports torch once for all workers, and has neither threads nor locks when it forks.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["olmix.proxy.training", "olmix.proxy.evaluation"])
     tokens, stop = context.Value(c_int64, 0), context.Value(c_bool, False)
     found, total = len(outcome.results), sum(job.tokens for job in todo.values())
     attempts = dict.fromkeys(todo, 0)
     waiting = list(todo)
     finished = deaths = 0
     while waiting:
-        pool = ProcessPoolExecutor(min(workers, len(waiting)), context, start_worker, (os.getpid(), tokens, stop))
+        pool = ProcessPoolExecutor(min(workers, len(waiting)), context, start_worker, (tokens, stop))
         before, died = finished, False
         try:
             futures = {pool.submit(do, todo[key], journal, device): key for key in waiting}

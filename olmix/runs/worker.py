@@ -28,12 +28,13 @@ class _Shared:
 _shared = _Shared()
 
 
-def start_worker(parent: int, tokens: Synchronized[int], stop: Synchronized[bool]) -> None:
+def start_worker(tokens: Synchronized[int], stop: Synchronized[bool]) -> None:
     """Set a process up: one thread, and the driver alone answers an interrupt."""
     from olmix.proxy.training import single_thread  # torch, which the driver does not need
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _shared.parent, _shared.tokens, _shared.stop = parent, tokens, stop
+    # The parent is the fork server, which ends when the driver does.
+    _shared.parent, _shared.tokens, _shared.stop = os.getppid(), tokens, stop
     single_thread()
 
 

@@ -1,0 +1,27 @@
+"""How far long work has come: what the lower floors report and a person is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Items found done, finished now, and in all; and the work that this took, done now and to do now in all.
+
+    Items are runs or shards, work is tokens or bytes.
+    """
+
+    found: int
+    finished: int
+    items: int
+    work: int
+    total_work: int
+
+
+Report = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Report to nobody."""
