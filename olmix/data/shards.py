@@ -5,19 +5,15 @@ A format is one entry of FORMATS: a suffix and a generator of the documents' UTF
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import orjson
 
 from olmix.errors import DataError
 
 READ_SIZE = 1 << 20
-
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True)
@@ -82,54 +78,16 @@ def read_documents(shard: Shard, text: str) -> Iterator[bytes]:
 
 def _jsonl(shard: Shard, text: str) -> Iterator[bytes]:
     loads, decode_error = orjson.loads, orjson.JSONDecodeError
-    before = 0
     with shard.path.open("rb", buffering=READ_SIZE) as file:
-        while lines := file.readlines(READ_SIZE):
-            splices = _are_utf8([line for line in lines if not line.isascii()])
-            for number, line in enumerate(lines, before + 1):
-                document = _splice(line, text) if splices and not line.isascii() else None
-                try:
-                    yield loads(line)[text].encode() if document is None else document
-                except decode_error as error:
-                    if not line.strip():
-                        continue  # an empty line ends many files, and is no document
-                    raise DataError(f"{shard.path}:{number}: not JSON: {error}") from None
-                except (KeyError, TypeError, AttributeError):
-                    raise DataError(_field_problem(shard, number, line, text)) from None
-            before += len(lines)
-
-
-def _are_utf8(lines: list[bytes]) -> bool:
-    if not lines:
-        return False
-    import polars  # bytes.decode is the other way to ask: it takes 3 to 5 times as long
-
-    try:
-        polars.Series(lines, dtype=polars.Binary).cast(polars.String)
-    except polars.exceptions.PolarsError:
-        return False
-    return True
-
-
-def _splice(line: bytes, text: str) -> bytes | None:
-    """The field's bytes cut out of a line of valid UTF-8; None for all but ordinary lines.
-
-    A Python string of text that is not ASCII takes two or four bytes a character: making it and encoding it again
-    costs more than all else.
-    """
-    try:
-        fields = _fields(line)
-        quoted = bytes(fields.pop(text))
-        # msgspec lets pass what orjson refuses elsewhere in a line, such as 1e999.
-        orjson.loads(b"[%b]" % b",".join(fields.values()))
-    except (msgspec.DecodeError, orjson.JSONDecodeError, KeyError, RecursionError):
-        return None
-    if not quoted.startswith(b'"'):
-        return None
-    if b"\\" in quoted:
-        # JSON's escapes are Python's except \/ and \u: those stay as they are, and their backslash gives them away.
-        quoted = codecs.escape_decode(quoted)[0]
-    return None if b"\\" in quoted else quoted[1:-1]
+        for number, line in enumerate(file, 1):
+            try:
+                yield loads(line)[text].encode()
+            except decode_error as error:
+                if not line.strip():
+                    continue  # an empty line ends many files, and is no document
+                raise DataError(f"{shard.path}:{number}: not JSON: {error}") from None
+            except (KeyError, TypeError, AttributeError):
+                raise DataError(_field_problem(shard, number, line, text)) from None
 
 
 def _field_problem(shard: Shard, number: int, line: bytes, text: str) -> str:
