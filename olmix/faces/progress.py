@@ -71,8 +71,8 @@ class ProgressDisplay:
             )
         elif now - self._last >= LINE_SECONDS:
             self._last = now
-            left = (progress.total_work - progress.work) / speed if speed > 0 else float("inf")
-            self._console.print(f"{self._what}: {done} {self._items}, {speed:,.0f} {self._work}/s, {left:,.0f} s left")
+            left = f"{(progress.total_work - progress.work) / speed:,.0f} s left" if speed > 0 else "starting"
+            self._console.print(f"{self._what}: {done} {self._items}, {speed:,.0f} {self._work}/s, {left}")
 
 
 def run_with_progress(what: str, unit: str, jobs: Sequence[Job], journal: Journal, runtime: Runtime) -> Outcome:
