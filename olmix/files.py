@@ -49,6 +49,13 @@ def sweep(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def output_folder(folder: Path, empty: bool) -> None:
+    """Make an output folder; one that stays empty says so in a file, for DVC warns of empty folders again and again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if empty:
+        write_bytes(folder / "EMPTY", b"Nothing is recomputed: no proxy is trained for this plan.\n")
+
+
 def canonical_json(value: object) -> bytes:
     """Sorted keys, two spaces, a final newline: the same value is the same bytes."""
     options = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY

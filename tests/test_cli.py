@@ -145,3 +145,13 @@ def test_plan_from_files_alone(tmp_path: Path) -> None:
         1,
         "error: NEW.json: a: digest 'xyz' is not 128 bits in hexadecimal; write up to 32 digits\n",
     )
+
+
+def test_diff_tells_a_rename_by_content(accepted: Project) -> None:
+    renamed = accepted.mixture()
+    renamed["domains"]["pages"] = renamed["domains"].pop("web")
+    accepted.write("other.yaml", yaml.safe_dump(renamed))
+    content = json.loads(accepted.olmix("diff", "mixtures/proposed.yaml", "other.yaml", "--json").out)
+    assert content["total_variation"] == 0
+    assert content["domains"]["pages"]["renamed_from"] == "web"
+    assert "= web -> pages" in accepted.olmix("diff", "mixtures/proposed.yaml", "other.yaml").out

@@ -89,6 +89,18 @@ def test_split_and_merge_are_recomputed() -> None:
     assert (merged.affected, [c.kind for c in merged.changes]) == (("web",), ["merge"])
 
 
+def test_carried_over_means_the_old_weights_on_todays_domains() -> None:
+    revised = Domain(named_key("v2"), 150)
+    plan = make_plan(Dataset({**OLD.domains, "math": revised, "news": Domain(named_key("n"), 9)}, "tok"), BASE, Reuse())
+    assert plan.carried == {"code": 0.25, "math": 0.5, "web": 0.25}
+    halves = {"web-1": Domain(named_key("w1"), 100), "web-2": Domain(named_key("w2"), 300)}
+    whole = Dataset({**OLD.domains, "web": Domain(total(d.digest for d in halves.values()), 400)}, "tok")
+    base = accepted(whole, {"web": 0.4, "code": 0.1, "math": 0.5})
+    rest = {"code": OLD.domains["code"]}
+    split = make_plan(Dataset({**rest, **halves}, "tok"), base, Reuse())
+    assert split.carried == pytest.approx({"code": 0.2, "web-1": 0.2, "web-2": 0.6})
+
+
 def test_another_tokeniser_revises_every_domain() -> None:
     plan = make_plan(Dataset(OLD.domains, "other"), BASE, Reuse())
     assert plan.affected == OLD.names

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from olmix.core.changes import Change, compare
+from olmix.core.changes import MERGE, PARTITION, REVISE, Change, compare
 from olmix.core.dataset import Dataset
 from olmix.core.mixture import Mixture
 from olmix.core.virtual import CollapsedSpace
@@ -49,8 +49,8 @@ class Reuse:
 class Plan:
     """What changed, who is affected, and the collapsed space that the swarm varies.
 
-    `carried` is the base mixture on the domains that are unchanged, renormalised: what a team would train on if it
-    did nothing. It is empty when there is no base, or when the base has no mass left.
+    `carried` is the base mixture on today's domains: what a team would train on if it did nothing. It is empty when
+    there is no base, or when the base has no mass left.
     """
 
     dataset: Dataset
@@ -91,8 +91,6 @@ def make_plan(dataset: Dataset, base: Mixture, reuse: Reuse) -> Plan:
         {name: domain.source for name, domain in dataset.domains.items()},
     )
     kept = {name: base.domains[old].weight for name, old in comparison.unchanged.items()}
-    mass = math.fsum(kept.values())
-    carried = {name: weight / mass for name, weight in kept.items()} if mass > 0 else {}
     frozen = {} if reuse.mode == "none" else {n: w for n, w in kept.items() if n not in reuse.recompute}
     affected = tuple(name for name in dataset.names if name not in frozen)
     frozen_mass = math.fsum(frozen.values())
@@ -107,9 +105,24 @@ def make_plan(dataset: Dataset, base: Mixture, reuse: Reuse) -> Plan:
         base=base,
         changes=comparison.changes,
         space=CollapsedSpace(members, affected),
-        carried=carried,
+        carried=_carried(dataset, base, kept, comparison.changes),
         duplicates=_duplicates(dataset),
     )
+
+
+def _carried(
+    dataset: Dataset, base: Mixture, kept: Mapping[str, float], changes: tuple[Change, ...]
+) -> dict[str, float]:
+    """The base mixture on today's domains: a revised domain keeps its weight, parts share that of the whole by their
+    tokens, a merged domain has the sum, an added one nothing; renormalised, or empty when no mass is left."""
+    weights = dict(kept)
+    for change in changes:
+        if change.kind in (REVISE, PARTITION, MERGE):
+            weight = math.fsum(base.domains[name].weight for name in change.origin)
+            tokens = math.fsum(dataset.domains[name].tokens for name in change.domains)
+            weights |= {name: weight * dataset.domains[name].tokens / tokens for name in change.domains}
+    mass = math.fsum(weights.values())
+    return {name: weight / mass for name, weight in sorted(weights.items())} if mass > 0 else {}
 
 
 def _duplicates(dataset: Dataset) -> tuple[tuple[str, ...], ...]:

@@ -21,6 +21,7 @@ from olmix.files import inside, read_yaml
 from olmix.outputs.law_file import FitSettings
 from olmix.outputs.proposal import Target
 from olmix.proxy.recipe import Recipe
+from olmix.runs.engine import cores
 
 PARAMS = Path("params.yaml")
 RUNTIME = Path("runtime.yaml")
@@ -43,6 +44,12 @@ def _count(value: object) -> object:
             raise ValueError("write a whole number")
         return int(number)
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _workers(value: object) -> object:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError("write auto, or a whole number of processes from 1 on")
+    return value
 
 
 def _name(value: object) -> object:
@@ -309,10 +316,15 @@ class Params(_Section):
 class Runtime(_Section):
     """runtime.yaml."""
 
-    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    workers: Annotated[int | str, BeforeValidator(_workers)] = "auto"
     """Training processes, one thread each; `auto` is one a core."""
     device: str = "cpu"
     """Device that proxies train on."""
+
+    @property
+    def processes(self) -> int:
+        """Training processes."""
+        return cores() if isinstance(self.workers, str) else self.workers
 
 
 def parse_count(text: str) -> int:

@@ -15,7 +15,7 @@ from olmix.data.manifest import (
 )
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError
-from olmix.faces.config import Params
+from olmix.faces.config import Params, load_runtime
 from olmix.faces.progress import ProgressDisplay
 from olmix.files import read_json
 from olmix.outputs.swarm_file import make_swarm
@@ -50,6 +50,7 @@ def preflight(params: Params, plan: Plan) -> None:
     Limits that no mixture meets, a swarm that identifies no law, a recipe whose numbers do not fit, a task that cannot
     be read.
     """
+    load_runtime()
     target = params.target_settings()
     caps = domain_caps(plan.dataset, target.tokens, target.repetition)
     require_feasible(plan.dataset, plan.space, caps, target.tokens, target.repetition)

@@ -10,17 +10,27 @@ from olmix.faces.mixture_view import measured_lines
 from olmix.faces.table import bar, table
 from olmix.outputs.mixture_file import MixtureFile
 
+# A change that four decimals do not show.
+SEEN = 5e-5
+
 
 def diff_json(a: MixtureFile, b: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Per domain weights, change and repetition; total variation; predicted BPB of both; what was measured."""
-    before, after = a.mixture.weights, b.mixture.weights
+    """Per domain weights, change and repetition; total variation; predicted BPB of both; what was measured.
+
+    A domain that was renamed is told by its digest and stands under its new name, with the old one as `renamed_from`.
+    """
+    after = b.mixture.weights
+    renamed = _renamed(a, b)
+    before = {renamed.get(name, name): weight for name, weight in a.mixture.weights.items()}
+    old_names = {new: old for old, new in renamed.items()}
     return {
         "domains": {
             name: {
                 "before": before.get(name),
                 "after": after.get(name),
                 "change": after.get(name, 0.0) - before.get(name, 0.0),
-                "repetition_before": a.rows.get(name, {}).get("repetition"),
+                "renamed_from": old_names.get(name),
+                "repetition_before": a.rows.get(old_names.get(name, name), {}).get("repetition"),
                 "repetition_after": b.rows.get(name, {}).get("repetition"),
             }
             for name in sorted({*before, *after})
@@ -37,16 +47,18 @@ def diff_text(a: MixtureFile, b: MixtureFile, names: tuple[str, str], validation
     scale = max((abs(row["change"]) for row in content["domains"].values()), default=0.0)
     rows = []
     for name, row in content["domains"].items():
-        sign = "+" if row["before"] is None else "-" if row["after"] is None else "~" if row["change"] else "="
-        direction = "-" if row["change"] < 0 else "+" if row["change"] > 0 else ""
+        sign = "+" if row["before"] is None else "-" if row["after"] is None else "="
+        sign = "~" if sign == "=" and abs(row["change"]) >= SEEN else sign
+        seen = abs(row["change"]) >= SEEN
+        direction = ("-" if row["change"] < 0 else "+") if seen else ""
         rows.append(
             [
-                f"{sign} {name}",
+                f"{sign} {row['renamed_from']} -> {name}" if row["renamed_from"] else f"{sign} {name}",
                 _number(row["before"], ".4f"),
                 _number(row["after"], ".4f"),
                 f"{row['change']:+.4f}",
                 _number(row["repetition_after"], ".2f"),
-                f"{direction}{bar(abs(row['change']), scale)}",
+                direction + (bar(abs(row["change"]), scale) if seen else ""),
             ]
         )
     lines = [
@@ -55,17 +67,26 @@ def diff_text(a: MixtureFile, b: MixtureFile, names: tuple[str, str], validation
         table(["domain", "before", "after", "change", "repetition", ""], rows),
         "",
     ]
-    lines.append(f"Total variation {content['total_variation']:.4f}: the share of tokens that moves")
+    if a.mixture.domains:
+        lines.append(f"Total variation {content['total_variation']:.4f}: the share of tokens that moves")
     predicted = content["predicted"]
     if predicted["before"] is not None and predicted["after"] is not None:
-        change = predicted["after"] - predicted["before"]
         lines.append(
-            f"Predicted {predicted['before']:.4f} -> {predicted['after']:.4f} bits per byte ({change:+.4f}; "
-            "each by the law of its own swarm)"
+            f"Predicted {predicted['before']:.4f} before and {predicted['after']:.4f} after, bits per byte; "
+            "each by the law of its own swarm, so their difference says nothing"
+            if a.dataset != b.dataset
+            else f"Predicted {predicted['before']:.4f} -> {predicted['after']:.4f} bits per byte"
         )
     if validation:
         lines += measured_lines(validation)
     return "\n".join(lines)
+
+
+def _renamed(a: MixtureFile, b: MixtureFile) -> dict[str, str]:
+    """New name by old name, for domains of `a` whose content stands in `b` under another name alone."""
+    old, new = a.mixture.domains, b.mixture.domains
+    came = {new[name].digest: name for name in sorted(new, reverse=True) if name not in old}
+    return {name: came[share.digest] for name, share in old.items() if name not in new and share.digest in came}
 
 
 def _predicted(file: MixtureFile) -> float | None:

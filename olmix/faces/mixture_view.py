@@ -29,6 +29,9 @@ def measured_lines(validation: Mapping[str, Any]) -> list[str]:
     for name, label in _LABELS.items():
         if name in validation:
             gain = validation[name]["gain_of_proposal"]
+            if gain["bpb"] == 0 and validation[name]["weights"] == proposal["weights"]:
+                lines.append(f"  the same mixture as {label}")
+                continue
             verb = "better" if gain["bpb"] >= 0 else "WORSE"
             lines.append(
                 f"  {abs(gain['bpb']):.4f}{_error(gain['standard_error'])} {verb} than {label} "

@@ -117,10 +117,10 @@ class PlanView:
         return "\n".join(lines)
 
     def _heading(self) -> str:
+        if self.accepted:
+            return "The data is that of mixtures/accepted.yaml; the plan is the one that it was proposed by"
         if not self.plan.base.domains:
             return "Plan for a first mixture (mixtures/accepted.yaml is empty)"
-        if self.accepted:
-            return "Plan against what mixtures/accepted.yaml was planned from (it is accepted for this dataset)"
         return "Plan against mixtures/accepted.yaml"
 
     def _line(self, change: Change, width: int) -> str:
@@ -152,6 +152,8 @@ class PlanView:
         changes = ", ".join(counts) or "no change"
         if self.stale is not None and not self.stale:
             return f"Summary: {changes}; nothing to run, the pipeline is up to date (olmix accept takes its proposal)"
+        if self.stale and self.same_plan and not {"swarm", "collapse", "train"} & set(self.stale):
+            return f"Summary: {changes}; no proxy for the swarm; to run: {', '.join(self.stale)} and what follows"
         saved = 1 - self.runs / self.runs_without_reuse
         runs = f"{self.runs} proxy runs" + (f", {saved:.0%} fewer than without reuse" if saved > 0 else "")
         stale = f"; to run: {', '.join(self.stale)} and what follows" if self.stale else ""

@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 from olmix.errors import TrainingError
 from olmix.faces.config import Runtime
 from olmix.progress import Progress
-from olmix.runs.engine import Job, Outcome, cores, run_jobs
+from olmix.runs.engine import Job, Outcome, run_jobs
 from olmix.runs.journal import Journal
 
 LINE_SECONDS = 10.0
@@ -77,10 +77,9 @@ class ProgressDisplay:
 
 def run_with_progress(what: str, unit: str, jobs: Sequence[Job], journal: Journal, runtime: Runtime) -> Outcome:
     """Run `jobs` on the engine that runtime.yaml names, and say on standard error what came of them."""
-    workers = cores() if runtime.workers == "auto" else runtime.workers
     start = time.monotonic()
     with ProgressDisplay(what, unit) as display:
-        outcome = run_jobs(jobs, journal, workers, runtime.device, display)
+        outcome = run_jobs(jobs, journal, runtime.processes, runtime.device, display)
     wanted = len({job.key for job in jobs})
     found = wanted - outcome.done - len(outcome.failed)
     print(

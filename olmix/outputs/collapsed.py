@@ -11,6 +11,7 @@ from olmix.core.plan import Plan
 from olmix.core.virtual import VIRTUAL
 from olmix.data.manifest import TOKENS
 from olmix.data.tokensets import draw_virtual, open_token_sets, read_tokens, write_tokens
+from olmix.files import output_folder
 
 COLLAPSED = Path("build/collapsed")
 
@@ -18,7 +19,7 @@ COLLAPSED = Path("build/collapsed")
 def write_collapsed(plan: Plan, sequence_length: int, sequences: int) -> None:
     """Write the token sets of a plan: each affected domain's sample as it is, the virtual domain's drawn from its
     members by their frozen ratios, `sequences` rows of it, which is all that a run can read."""
-    COLLAPSED.mkdir(parents=True, exist_ok=True)
+    output_folder(COLLAPSED, empty=not plan.affected)
     if not plan.affected:
         return
     sets = open_token_sets(TOKENS, sequence_length)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from olmix.data.tokenizer import Tokenizer
-from olmix.files import read_json, write_json
+from olmix.files import output_folder, read_json, write_json
 from olmix.outputs.proxies import PROXIES
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.tasks import EncodedTask, encode_task, read_task
@@ -52,7 +52,7 @@ def _jobs(runs: Mapping[str, tuple[Path, Recipe]], paths: Sequence[Path], tokeni
 
 def write_evaluations(records: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> None:
     """Write `<key>.json` for every run: its name, realised weights and seed, and its scores."""
-    EVALUATIONS.mkdir(parents=True, exist_ok=True)
+    output_folder(EVALUATIONS, empty=not records)
     for key, record in records.items():
         kept = {name: record[name] for name in ("run", "weights", "seed", "tokens")}
         write_json(EVALUATIONS / f"{key}.json", {**kept, "tasks": scores[key]})

@@ -100,18 +100,20 @@ def write_mixture(path: Path, file: MixtureFile, heading: str) -> None:
 
 
 def _lines(mixture: Mixture, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """One flow mapping a domain. Digests are quoted: some hexadecimal digits are a number to YAML."""
+    """One flow mapping a domain, unaligned: a longer name elsewhere must not change a line.
+
+    Digests are quoted: some hexadecimal digits are a number to YAML.
+    """
     if not mixture.domains:
         return "  {}\n"
     keys = {name: yaml.safe_dump(name, width=1000).splitlines()[0] for name in mixture.domains}
-    width = max(len(key) for key in keys.values())
     lines = []
     for name, share in mixture.domains.items():
         row = rows.get(name, {})
         extra = f"repetition: {row['repetition']:.3f}, " if "repetition" in row else ""
         extra += f"capped: {'true' if row['capped'] else 'false'}, " if "capped" in row else ""
         lines.append(
-            f"  {keys[name] + ':':<{width + 1}} {{weight: {share.weight:.{DECIMALS}f}, tokens: {share.tokens}, "
+            f"  {keys[name]}: {{weight: {share.weight:.{DECIMALS}f}, tokens: {share.tokens}, "
             f"{extra}digest: '{to_hex(share.digest)}'}}\n"
         )
     return "".join(lines)

@@ -8,7 +8,7 @@ from typing import Any
 
 from olmix.data.tokensets import TokenSet
 from olmix.errors import DataError
-from olmix.files import read_json
+from olmix.files import output_folder, read_json
 from olmix.outputs.swarm_file import Swarm
 from olmix.proxy.recipe import Recipe
 from olmix.runs.engine import Outcome
@@ -25,7 +25,7 @@ def swarm_specs(swarm: Swarm, sets: Mapping[str, TokenSet], recipe: Recipe, seed
 
 def publish_runs(specs: list[RunSpec], outcome: Outcome, swarm: Swarm, journal: Journal) -> None:
     """Write the finished runs of `specs` to `build/proxies/`."""
-    PROXIES.mkdir(parents=True, exist_ok=True)
+    output_folder(PROXIES, empty=not specs)
     for spec in specs:
         if spec.key in outcome.results:
             record = published(spec, outcome.results[spec.key], swarm.expanded(spec.weights))

@@ -22,7 +22,7 @@ PROPOSAL, NATURAL, UNIFORM, CARRIED = "proposal", "natural", "uniform", "carried
 def contenders(plan: Plan, proposal: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """The mixtures that are measured: the proposal, natural, uniform, and the accepted one where it still stands.
 
-    `carried` is the accepted mixture on what is unchanged, with nothing of what is new: doing nothing.
+    `carried` is the accepted mixture on today's domains, with nothing of what was added: doing nothing.
     """
     names = plan.dataset.names
     mixtures = {
