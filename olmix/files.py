@@ -5,6 +5,7 @@ A file at its final path is whole: it is written under a temporary name beside i
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -20,16 +21,17 @@ _TEMPORARY = ".olmix-tmp-"
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with a file that becomes `path` when it is whole; the old file stays when anything fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise OlmixError(f"{path}: cannot be written: {error.strerror}; nothing was changed") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -50,8 +52,14 @@ def sweep(folder: Path) -> None:
 
 
 def output_folder(folder: Path, empty: bool) -> None:
-    """Make an output folder; one that stays empty says so in a file, for DVC warns of empty folders again and again."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make an output folder that holds nothing of an earlier run; one that stays empty says so in a file, because DVC
+    warns of empty folders again and again. Raises OlmixError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stray in folder.iterdir():
+            stray.unlink()
+    except OSError as error:
+        raise OlmixError(f"{folder}: cannot be made anew: {error.strerror}; remove it and run dvc repro") from error
     if empty:
         write_bytes(folder / "EMPTY", b"Nothing is recomputed: no proxy is trained for this plan.\n")
 
@@ -73,7 +81,7 @@ def read_json(path: Path) -> Any:
         return orjson.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (orjson.JSONDecodeError, IsADirectoryError) as error:
+    except (orjson.JSONDecodeError, OSError) as error:
         raise DataError(f"{path}: not JSON: {error}") from None
 
 
@@ -94,14 +102,22 @@ class _UniqueKeyLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeL
 def read_yaml(path: Path) -> Any:
     """Parse a YAML file with the safe loader; raises ConfigError with file, line and reason."""
     try:
-        with path.open("rb") as file:
-            return yaml.load(file, _UniqueKeyLoader)  # noqa: S506  # a subclass of the safe loader
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; run olmix in the root of the project") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_yaml(content, str(path))
+
+
+def parse_yaml(content: bytes, path: str) -> Any:
+    """Parse YAML that came from `path`; raises ConfigError as `read_yaml` does."""
+    try:
+        return yaml.load(content, _UniqueKeyLoader)  # noqa: S506  # a subclass of the safe loader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: not valid YAML here: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2026-13-45 is a ValueError
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: not valid YAML: {reason}") from None
 

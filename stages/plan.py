@@ -15,8 +15,8 @@ def main() -> None:
     # A removed domain's outputs would change the hash of their folders for whoever still has them.
     forget_undeclared(params.domains)
     dataset = dataset_of(read_manifests())
-    base = read_mixture(ACCEPTED).accepted.base_for(dataset)
-    plan = make_plan(dataset, base, params.reuse_settings())
+    reuse = params.reuse_settings()
+    plan = make_plan(dataset, read_mixture(ACCEPTED).accepted.base_for(dataset, reuse), reuse)
     preflight(params, plan)
     write_json(PLAN, plan_to_json(plan))
 

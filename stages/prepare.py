@@ -1,6 +1,6 @@
 """prepare: what one domain holds, by content, and the tokens that a proxy can read of it."""
 
-import sys
+import os
 
 from olmix.data.manifest import MANIFESTS, TOKENS, prepare_domain, scan_memory
 from olmix.data.tokensets import write_tokens
@@ -12,7 +12,7 @@ from olmix.pipeline import link_is_allowed
 
 
 def main() -> None:
-    name = sys.argv[1]
+    name = os.environ["DVC_STAGE"].rpartition("@")[2]
     params = load_params()
     with ProgressDisplay(f"prepare {name}", "shards", "bytes") as display:
         manifest, sample = prepare_domain(

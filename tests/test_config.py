@@ -49,6 +49,8 @@ def test_the_repository_is_valid() -> None:
         ({"target__tokens": -5}, "target.tokens: input should be greater than 0 (it is -5)"),
         ({"target__repetition": 0}, "target.repetition: input should be greater than 0"),
         ({"solve__kl": float("nan")}, "solve.kl: "),
+        ({"validate__seeds": False}, "validate.seeds: input should be a valid integer (it is False)"),
+        ({"solve__kl": False}, "solve.kl: input should be a valid number (it is False)"),
         ({"reuse__mode": "half"}, "reuse.mode: input should be 'full' or 'none'"),
         (
             {"domains": {"a": {"path": "x"}}, "descriptions": {}},
@@ -133,6 +135,20 @@ def test_runtime_has_defaults_and_refuses_unknown_keys(tmp_path: Path, monkeypat
     RUNTIME.write_text("worker: 3\n")
     with pytest.raises(ConfigError, match=r"runtime\.yaml: worker: unknown key; did you mean workers\?"):
         load_runtime()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("workers: 0\n", "workers: write auto, or a whole number"), ("device: nonsense\n", "device: string should match")],
+)
+def test_bad_runtime_is_one_line(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    RUNTIME.write_text(text)
+    with pytest.raises(ConfigError, match=f"runtime.yaml: {message}") as error:
+        load_runtime()
+    assert "\n" not in str(error.value)
+    RUNTIME.write_text("# nothing set\n")
+    assert load_runtime() == Runtime()
 
 
 def test_no_project_here_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,18 @@ def test_an_entry_whose_weights_are_not_its_own_is_trained_again(tmp_path: Path)
     assert journal.find_run("k") is None
 
 
+def test_an_evaluation_that_was_edited_is_measured_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    score = {"bpb": 2.5, "bytes": 100, "uniform": 4.0}
+    journal.store_evaluation("run", "task", score)
+    assert journal.find_evaluation("run", "task") == score
+    path = tmp_path / "evaluations/run/task.json"
+    write_json(path, {**read_json(path), "bpb": 0.01})
+    assert journal.find_evaluation("run", "task") is None
+    path.write_text("5")
+    assert journal.find_evaluation("run", "task") is None
+
+
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mixture.yaml"
     write_bytes(path, b"old")

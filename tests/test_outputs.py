@@ -93,7 +93,7 @@ def results(runs: int, seed: int = 0) -> SwarmResults:
     weights = draw.dirichlet(np.ones(3), runs)
     bpb = 1.0 + np.exp(weights @ np.array([[-1.0, 0.2], [0.5, -0.8], [0.1, 0.3]])) + draw.normal(0, 1e-3, (runs, 2))
     names = tuple(f"{i:04d}" for i in range(runs))
-    return SwarmResults(names, ("a", "b", "c"), ("t0", "t1"), weights, bpb, np.array([8.0, 1.5]))
+    return SwarmResults(names, ("a", "b", "c"), ("t0", "t1"), weights, bpb, np.array([8.0, 1.5]), frozenset(names))
 
 
 EQUAL = {"t0": 1.0, "t1": 1.0}
@@ -123,7 +123,9 @@ def test_missing_runs_are_named_and_too_few_refused() -> None:
     fit = fit_laws(swarm, wanted, EQUAL, FitSettings(replicates=0))
     assert fit.diagnostics["runs"] == {"used": 12, "missing": ["0012", "0013"]}
     assert fit.warnings[0] == "2 runs are missing (0012, 0013); fitted on 12"
-    with pytest.raises(SwarmError, match=r"3 of 14 runs are there .*too few for the 4 parameters of a law"):
+    with pytest.raises(
+        SwarmError, match=r"3 distinct of 14 runs are there; missing: 0003.*too few for the 4 parameters of a law"
+    ):
         fit_laws(results(3), wanted, EQUAL, FitSettings())
 
 

@@ -192,6 +192,34 @@ def test_more_runs_keep_every_earlier_one(accepted: Project) -> None:
     assert accepted.repro().done("train") == 5
 
 
+def test_a_name_never_reaches_a_shell(accepted: Project) -> None:
+    accepted.declare(**{"x; touch OWNED #": "data/web"})
+    ran = accepted.command("dvc", "repro")
+    assert ran.code != 0
+    assert not (accepted.root / "OWNED").exists()
+    assert "is not a name" in accepted.command("olmix", "plan").err
+
+
+def test_diverged_runs_fail_the_stage_that_trained_them(accepted: Project) -> None:
+    params = accepted.params
+    params["proxy"]["learning_rate"] = 1.0e8
+    accepted.params = params
+    for _ in range(2):
+        ran = accepted.command("dvc", "repro")
+        assert ran.code != 0
+        assert ran.stages[-1] == "train"
+        assert "15 runs failed and 0 did not, and a law needs 5: " in ran.err
+        assert "lower proxy.learning_rate" in ran.err
+
+
+def test_recomputing_a_domain_after_accepting_keeps_the_rest(accepted: Project) -> None:
+    params = accepted.params
+    params["reuse"] = {"mode": "full", "recompute": ["code"]}
+    accepted.params = params
+    plan = accepted.plan()
+    assert (plan["changes"], plan["affected"], plan["runs"]) == ([], ["code"], 9)
+
+
 def test_a_new_task_is_evaluated_and_nothing_is_trained(accepted: Project) -> None:
     write_task(accepted.root / "data/tasks/new-task.jsonl", documents("web", 10, version=50))
     params = accepted.params

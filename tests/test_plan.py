@@ -110,10 +110,18 @@ def test_another_tokeniser_revises_every_domain() -> None:
 
 def test_accepting_a_proposal_gives_the_same_plan_byte_for_byte() -> None:
     new = dataset(web=400, code=200, math=100, news=50)
-    before = make_plan(new, Accepted(BASE, OLD.digest, EMPTY).base_for(new), Reuse())
+    before = make_plan(new, Accepted(BASE, OLD.digest, EMPTY).base_for(new, Reuse()), Reuse())
     proposal = accepted(new, {"web": 0.1, "code": 0.1, "math": 0.2, "news": 0.6})
-    after = make_plan(new, Accepted(proposal, new.digest, before.base).base_for(new), Reuse())
+    after = make_plan(new, Accepted(proposal, new.digest, before.base).base_for(new, Reuse()), Reuse())
     assert canonical_json(plan_to_json(after)) == canonical_json(plan_to_json(before))
+
+
+def test_other_reuse_settings_start_from_the_accepted_mixture() -> None:
+    held = Accepted(BASE, OLD.digest, EMPTY, Reuse())
+    assert held.base_for(OLD, Reuse()) is EMPTY
+    partial = Reuse(recompute=("web",))
+    plan = make_plan(OLD, held.base_for(OLD, partial), partial)
+    assert (plan.changes, plan.affected, plan.space.members) == ((), ("web",), {"code": 1 / 3, "math": 2 / 3})
 
 
 def test_unchanged_domains_without_weight_have_no_ratios() -> None:

@@ -190,6 +190,24 @@ def test_no_shards_mixed_formats_and_links_outside(tmp_path: Path) -> None:
         list_shards(tmp_path / "b", lambda path: path.is_relative_to(tmp_path.resolve()))
 
 
+def test_a_domain_of_one_document_repeated_is_read_in_linear_time(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_jsonl(tmp_path / "a/s.jsonl", ["the same line again and again"] * 60_000)
+    manifest, sample = prepared(tmp_path / "a", tokenizer, 2_000)
+    assert (manifest["documents"], len(sample)) == (60_000, 4_000)
+
+
+def test_links_to_folders_and_to_nowhere_are_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "shared/s.jsonl", ["x"])
+    write_jsonl(tmp_path / "a/s.jsonl", ["y"])
+    (tmp_path / "a/more").symlink_to(tmp_path / "shared")
+    with pytest.raises(DataError, match="more: a linked folder is not read"):
+        list_shards(tmp_path / "a", allow)
+    (tmp_path / "a/more").unlink()
+    (tmp_path / "a/gone.jsonl").symlink_to(tmp_path / "nothing.jsonl")
+    with pytest.raises(DataError, match=r"gone\.jsonl: a link that leads nowhere"):
+        list_shards(tmp_path / "a", allow)
+
+
 def test_a_manifest_is_current_for_its_own_content_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
     write_jsonl(tmp_path / "a/s.jsonl", ["some text"] * 10)
     source, memory = DomainSource(tmp_path / "a"), tmp_path / "m.json"

@@ -76,6 +76,15 @@ def test_topics_are_sparse_within_their_source_and_sources_dense() -> None:
     assert np.linalg.matrix_rank(weights) == 13
 
 
+def test_a_small_domain_beside_the_virtual_one_is_not_drawn_twice_at_the_floor() -> None:
+    pair = domains([0.97, 0.03])
+    for seed in range(12):
+        weights = sample_swarm(pair, 9, Sampling(seed, floor=0.01))
+        gaps = np.abs(weights[:, None] - weights[None]).sum(axis=2)[np.triu_indices(9, 1)]
+        assert gaps.min() >= 2e-3, seed
+        assert (sample_swarm(pair, 6, Sampling(seed, floor=0.01)) == weights[:6]).all()
+
+
 def test_the_same_content_under_two_names_is_still_identified() -> None:
     twins = [*SEVEN, SwarmDomain("twin", SEVEN[0].identity, SEVEN[0].share)]
     assert np.linalg.matrix_rank(sample_swarm(twins, 9, Sampling())) == 8

@@ -21,28 +21,34 @@ EMPTY = Mixture({})
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """The accepted mixture, the dataset it was proposed for, and the base that proposal was planned from."""
-
-    mixture: Mixture = EMPTY
-    dataset: str | None = None
-    base: Mixture = EMPTY
-
-    def base_for(self, dataset: Dataset) -> Mixture:
-        """What a plan for `dataset` starts from.
-
-        Once a proposal is accepted, a plan for the same dataset starts where the proposal's plan started: it is
-        the same plan, byte for byte, and accepting re-runs nothing.
-        """
-        return self.base if self.dataset == dataset.digest else self.mixture
-
-
-@dataclass(frozen=True)
 class Reuse:
     """How much of the base is kept: `full` or `none`, and unchanged domains to recompute all the same."""
 
     mode: Literal["full", "none"] = "full"
     recompute: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The accepted mixture, the dataset and reuse settings it was proposed for, and the base of that plan."""
+
+    mixture: Mixture = EMPTY
+    dataset: str | None = None
+    base: Mixture = EMPTY
+    reuse: Reuse | None = None
+
+    def stands_for(self, dataset: Dataset, reuse: Reuse) -> bool:
+        """Whether this mixture was proposed for this very dataset, under these reuse settings (where it names any)."""
+        return self.dataset == dataset.digest and self.reuse in (None, reuse)
+
+    def base_for(self, dataset: Dataset, reuse: Reuse) -> Mixture:
+        """What a plan for `dataset` starts from.
+
+        Once a proposal is accepted, a plan for the same dataset starts where the proposal's plan started: it is
+        the same plan, byte for byte, and accepting re-runs nothing. Other reuse settings start from the accepted
+        mixture: recomputing an unchanged domain then keeps the proportions of all others.
+        """
+        return self.base if self.stands_for(dataset, reuse) else self.mixture
 
 
 @dataclass(frozen=True)

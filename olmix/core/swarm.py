@@ -25,6 +25,8 @@ from olmix.errors import ConfigError, SwarmError
 
 # A variant whose featured topic falls under the minimum is drawn again; each try succeeds with probability > 0.3.
 TRIES = 200
+# L1 distance under which two mixtures are the same evidence; a run of 2,500 sequences cannot tell 4e-4 apart.
+SAME = 2e-3
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,14 @@ def sample_swarm(domains: Sequence[SwarmDomain], runs: int, sampling: Sampling) 
             f"params.yaml: swarm.runs_per_domain: {runs} runs cannot identify {len(domains)} domains; raise it"
         )
     ordered = _distinct(sorted(domains, key=lambda d: (d.identity, d.name)))
-    weights = np.stack([_variant(ordered, i, sampling) for i in range(runs)])
+    weights = np.zeros((0, len(ordered)))
+    for i in range(runs):
+        for attempt in range(TRIES):
+            drawn = _variant(ordered, i, attempt, sampling)
+            # A small domain is often drawn at the floor: a mixture that an earlier variant has is drawn again.
+            if not (np.abs(weights - drawn).sum(axis=1) < SAME).any():
+                break
+        weights = np.vstack([weights, drawn])
     column = {domain.name: k for k, domain in enumerate(ordered)}
     weights = weights[:, [column[domain.name] for domain in domains]]
     rank = int(np.linalg.matrix_rank(weights))
@@ -82,7 +91,9 @@ def _distinct(ordered: Sequence[SwarmDomain]) -> list[SwarmDomain]:
     return distinct
 
 
-def _variant(domains: Sequence[SwarmDomain], i: int, sampling: Sampling) -> NDArray[np.float64]:
+def _variant(domains: Sequence[SwarmDomain], i: int, attempt: int, sampling: Sampling) -> NDArray[np.float64]:
+    # Attempts are named behind everything else, so that the first one is named as if there were no others.
+    again = ("attempt", attempt) if attempt else ()
     groups: dict[str, list[int]] = {}
     for k, domain in enumerate(domains):
         groups.setdefault(domain.source or domain.identity, []).append(k)
@@ -92,14 +103,14 @@ def _variant(domains: Sequence[SwarmDomain], i: int, sampling: Sampling) -> NDAr
             f"every mixture; lower it to {0.5 / len(groups):.6f} or less"
         )
     low, high = (math.log(bound) for bound in sampling.concentration)
-    concentration = math.exp(generator("swarm", sampling.seed, i, "concentration").uniform(low, high))
+    concentration = math.exp(generator("swarm", sampling.seed, i, "concentration", *again).uniform(low, high))
     featured = i % len(domains)
 
     shares = np.array([math.fsum(domains[k].share for k in members) for members in groups.values()])
     bonus = np.array([featured in members for members in groups.values()])
     gammas = np.array(
         [
-            generator("swarm", sampling.seed, i, "source", name).standard_gamma(alpha)
+            generator("swarm", sampling.seed, i, "source", name, *again).standard_gamma(alpha)
             for name, alpha in zip(groups, concentration * shares + bonus, strict=True)
         ]
     )
@@ -107,19 +118,25 @@ def _variant(domains: Sequence[SwarmDomain], i: int, sampling: Sampling) -> NDAr
 
     weights = np.zeros(len(domains))
     for members, source in zip(groups.values(), sources, strict=True):
-        topics = _topics([domains[k] for k in members], [k == featured for k in members], i, concentration, sampling)
+        chosen, wanted = [domains[k] for k in members], [k == featured for k in members]
+        topics = _topics(chosen, wanted, (i, *again), concentration, sampling)
         weights[members] = source * topics
     return quantise(weights)
 
 
 def _topics(
-    topics: Sequence[SwarmDomain], featured: Sequence[bool], i: int, concentration: float, sampling: Sampling
+    topics: Sequence[SwarmDomain],
+    featured: Sequence[bool],
+    variant: tuple[int | str, ...],
+    concentration: float,
+    sampling: Sampling,
 ) -> NDArray[np.float64]:
     """Shares of one source's topics, sparse; a featured topic is always among them."""
     if len(topics) == 1:
         return np.ones(1)
     total = math.fsum(topic.share for topic in topics)
-    streams = [generator("swarm", sampling.seed, i, "topic", topic.identity) for topic in topics]
+    i, *again = variant
+    streams = [generator("swarm", sampling.seed, i, "topic", topic.identity, *again) for topic in topics]
     alphas = [concentration * topic.share / total + bonus for topic, bonus in zip(topics, featured, strict=True)]
     for _ in range(TRIES):
         gammas = np.array([s.standard_gamma(alpha) for s, alpha in zip(streams, alphas, strict=True)])

@@ -64,6 +64,10 @@ def manifest_of(domain: DomainSource, content: Content, sample: Sample, tokenize
     """The manifest: everything that later stages know of a domain. It names no path, so a moved domain is the same."""
     if domain.declared_tokens is not None:
         tokens, counted = domain.declared_tokens, "declared"
+    elif not sample.bytes:
+        raise DataError(
+            f"{domain.folder}: its {sample.documents} documents of lowest hash are empty; remove such documents"
+        )
     elif sample.whole:
         tokens, counted = sample.counted, "exact"
     else:

@@ -44,6 +44,7 @@ class _Lowest:
         self._budget = budget
         self._kept: list[tuple[int, bytes]] = []
         self._size = 0
+        self._limit = 2 * budget
         self._bound = MODULUS
         self.dropped = False
 
@@ -53,8 +54,10 @@ class _Lowest:
             return
         self._kept.append((digest, document))
         self._size += len(document)
-        if self._size > 2 * self._budget:
+        if self._size > self._limit:
             self._trim()
+            # Copies of one document cannot be told apart: where trimming frees little, the next one waits for longer.
+            self._limit = 2 * max(self._budget, self._size)
 
     def _trim(self) -> None:
         self._kept.sort()

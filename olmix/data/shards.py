@@ -47,11 +47,17 @@ def list_shards(folder: Path, allowed: Callable[[Path], bool]) -> list[Shard]:
     shards = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if path.is_symlink() and path.is_dir():
+            raise DataError(f"{path}: a linked folder is not read; link its files, or copy them in")
         if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
-        if not allowed(path.resolve()):
+        try:
+            target, stamp = path.resolve(strict=True), stamp_of(path)
+        except (OSError, RuntimeError):
+            raise DataError(f"{path}: a link that leads nowhere; remove it, or run dvc checkout") from None
+        if not allowed(target):
             raise DataError(f"{path}: leads out of the project through a link; copy the shard in, or use dvc import")
-        shard = Shard(path, name, stamp_of(path))
+        shard = Shard(path, name, stamp)
         if not shard.size:
             raise DataError(f"{path}: empty shard; remove it or write it again")
         shards.append(shard)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from olmix.errors import PipelineError
+from olmix.faces.config import load_params
 from olmix.files import read_json
 from olmix.outputs.mixture_file import ACCEPTED, PROPOSED, read_mixture, write_mixture
 from olmix.outputs.plan_file import read_plan
@@ -29,7 +30,8 @@ def accept() -> str:
     if stale:
         raise PipelineError(f"the pipeline is not up to date ({', '.join(stale)} changed); run dvc repro first")
     sections = {**proposed.sections, **_measured()}
-    write_mixture(ACCEPTED, replace(proposed, base=read_plan().base, sections=sections), HEADING)
+    reuse = load_params().reuse_settings()
+    write_mixture(ACCEPTED, replace(proposed, base=read_plan().base, reuse=reuse, sections=sections), HEADING)
     return f"{ACCEPTED} now holds the proposal; commit it. The next dvc repro re-runs plan, and nothing else."
 
 

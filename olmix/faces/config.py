@@ -67,7 +67,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
 
 
 class DomainConfig(_Section):
@@ -148,7 +148,9 @@ class SwarmConfig(_Section):
     """c in K = c (m + 1) runs for m coordinates."""
     seed: int = 0
     """Seed of the sampling; another seed is another swarm."""
-    concentration: tuple[Annotated[Finite, Field(gt=0)], Annotated[Finite, Field(gt=0)]] = (1.0, 16.0)
+    concentration: Annotated[
+        tuple[Annotated[Finite, Field(gt=0)], Annotated[Finite, Field(gt=0)]], Field(strict=False)
+    ] = (1.0, 16.0)
     """Range of the Dirichlet concentration around the natural distribution; low varies more."""
     floor: Annotated[Finite, Field(ge=0, lt=1)] = 1e-4
     """Least share of a source in any run; 0.01 calibrates small swarms better."""
@@ -318,7 +320,7 @@ class Runtime(_Section):
 
     workers: Annotated[int | str, BeforeValidator(_workers)] = "auto"
     """Training processes, one thread each; `auto` is one a core."""
-    device: str = "cpu"
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     """Device that proxies train on."""
 
     @property
@@ -342,7 +344,7 @@ def load_params() -> Params:
 
 def load_runtime() -> Runtime:
     """Read and check runtime.yaml; a project without one runs with its defaults."""
-    return check(RUNTIME, read_yaml(RUNTIME), Runtime) if RUNTIME.exists() else Runtime()
+    return check(RUNTIME, read_yaml(RUNTIME) or {}, Runtime) if RUNTIME.exists() else Runtime()
 
 
 def check(path: Path, content: object, model: type[Model]) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from olmix.core.limits import domain_caps
@@ -26,7 +27,8 @@ def from_project(accepted: Path | None) -> PlanView:
     params = load_params()
     dataset = dataset_of(current_manifests(params))
     start = read_mixture(accepted or ACCEPTED).accepted
-    plan = make_plan(dataset, start.base_for(dataset), params.reuse_settings())
+    reuse = params.reuse_settings()
+    plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
     preflight(params, plan)
     return PlanView(
         plan=plan,
@@ -35,7 +37,7 @@ def from_project(accepted: Path | None) -> PlanView:
         runs_without_reuse=swarm_size(len(dataset.names), params.swarm.runs_per_domain),
         validation_runs=validation_size(plan, params.validation.seeds),
         stale=stale_stages(),
-        accepted=start.dataset == dataset.digest,
+        accepted=start.stands_for(dataset, reuse),
         same_plan=PLAN.exists() and read_plan() == plan,
     )
 
@@ -53,18 +55,21 @@ def from_files(
     params: Params | None = load_params() if PARAMS.exists() else None
     dataset = dataset_from_json(read_json(dataset_file), str(dataset_file))
     start = read_mixture(accepted).accepted if accepted else Accepted(EMPTY)
-    plan = make_plan(dataset, start.base_for(dataset), Reuse("none" if no_reuse else "full", recompute))
+    reuse = Reuse("none" if no_reuse else "full", recompute)
+    plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
     c = runs_per_domain or (params.swarm.runs_per_domain if params else RUNS_PER_DOMAIN)
-    tokens = parse_count(target_tokens) if target_tokens else (params.target.tokens if params else None)
-    limit = repetition or (params.target.repetition if params else REPETITION)
-    if limit <= 0:
+    tokens = parse_count(target_tokens) if target_tokens is not None else (params.target.tokens if params else None)
+    limit = (params.target.repetition if params else REPETITION) if repetition is None else repetition
+    if not 0 < limit < math.inf:
         raise ConfigError(f"--repetition {limit}: give a number above 0")
+    if tokens is not None and tokens <= 0:
+        raise ConfigError(f"--target-tokens {target_tokens}: give a number above 0")
     return PlanView(
         plan=plan,
         caps=domain_caps(dataset, tokens, limit) if tokens else None,
         runs=swarm_size(plan.dimensions, c),
         runs_without_reuse=swarm_size(len(dataset.names), c),
         validation_runs=validation_size(plan, params.validation.seeds) if params else 0,
-        accepted=start.dataset == dataset.digest,
+        accepted=start.stands_for(dataset, reuse),
         same_plan=True,
     )

@@ -54,7 +54,7 @@ def write_evaluations(records: Mapping[str, Mapping[str, Any]], scores: Mapping[
     """Write `<key>.json` for every run: its name, realised weights and seed, and its scores."""
     output_folder(EVALUATIONS, empty=not records)
     for key, record in records.items():
-        kept = {name: record[name] for name in ("run", "weights", "seed", "tokens")}
+        kept = {name: record[name] for name in ("run", "runs", "weights", "seed", "tokens")}
         write_json(EVALUATIONS / f"{key}.json", {**kept, "tasks": scores[key]})
 
 
@@ -62,7 +62,8 @@ def write_evaluations(records: Mapping[str, Mapping[str, Any]], scores: Mapping[
 class SwarmResults:
     """What a law is fitted to: K runs by name, their weights (K, m), and their BPB on n tasks (K, n).
 
-    `uniform` (n,) is the BPB of a model that knows nothing, on each task.
+    `uniform` (n,) is the BPB of a model that knows nothing, on each task. `named` are all runs of the swarm that these
+    rows stand for: mixtures that come to the same sequences are one run.
     """
 
     runs: tuple[str, ...]
@@ -71,6 +72,7 @@ class SwarmResults:
     weights: NDArray[np.float64]
     bpb: NDArray[np.float64]
     uniform: NDArray[np.float64]
+    named: frozenset[str]
 
 
 def read_results(coordinates: Sequence[str], tasks: Sequence[str]) -> SwarmResults:
@@ -78,6 +80,7 @@ def read_results(coordinates: Sequence[str], tasks: Sequence[str]) -> SwarmResul
     rows = sorted((read_json(path) for path in EVALUATIONS.glob("*.json")), key=lambda row: str(row["run"]))
     return SwarmResults(
         runs=tuple(row["run"] for row in rows),
+        named=frozenset(run for row in rows for run in row["runs"]),
         coordinates=tuple(coordinates),
         tasks=tuple(tasks),
         weights=np.array([[row["weights"][name] for name in coordinates] for row in rows]),

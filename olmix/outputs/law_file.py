@@ -58,12 +58,12 @@ def fit_laws(
     """Fit the log-linear law of every task and cross-validate it; raises SwarmError when too few runs are there."""
     if not wanted:
         return Fit(None, {"tasks": {}, "runs": {"used": 0, "missing": []}}, ())
-    missing = [run for run in wanted if run not in set(results.runs)]
+    missing = [run for run in wanted if run not in results.named]
     parameters = len(results.coordinates) + 1
     if len(results.runs) < parameters:
         raise SwarmError(
-            f"{len(results.runs)} of {len(wanted)} runs are there ({', '.join(missing[:8])} missing), too few for the "
-            f"{parameters} parameters of a law; run dvc repro again or raise swarm.runs_per_domain"
+            f"{len(results.runs)} distinct of {len(wanted)} runs are there; missing: {', '.join(missing) or 'none'}; "
+            f"too few for the {parameters} parameters of a law; raise swarm.runs_per_domain, or dvc repro -f -s train"
         )
     fit = functools.partial(fit_loglinear, delta=settings.delta, ridge=settings.ridge)
     law = fit(results.weights, results.bpb)

@@ -14,7 +14,7 @@ import yaml
 
 from olmix.core.digest import from_hex, to_hex
 from olmix.core.mixture import Mixture, Share
-from olmix.core.plan import Accepted
+from olmix.core.plan import Accepted, Reuse
 from olmix.errors import MixtureError
 from olmix.files import read_yaml, write_bytes
 
@@ -31,27 +31,42 @@ class MixtureFile:
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dataset: str | None = None
     base: Mixture = field(default_factory=lambda: Mixture({}))
+    reuse: Reuse | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def accepted(self) -> Accepted:
         """What a plan starts from when this file is the accepted one."""
-        return Accepted(self.mixture, self.dataset, self.base)
+        return Accepted(self.mixture, self.dataset, self.base, self.reuse)
 
 
 def parse_mixture(content: object, where: str) -> MixtureFile:
     """A parsed mixture file; raises MixtureError naming `where` and the domain."""
     if not isinstance(content, dict) or not isinstance(content.get("domains"), dict):
         raise MixtureError(f"{where}: not a mixture file: no mapping `domains`")
-    known = {"domains", "tokenizer", "dataset", "base"}
+    known = {"domains", "tokenizer", "dataset", "base", "reuse"}
     base = content.get("base") or {"domains": {}}
+    if not isinstance(base, dict) or not isinstance(base.get("domains"), dict):
+        raise MixtureError(f"{where}: base: not a mixture: no mapping `domains`")
+    for name, row in content["domains"].items():
+        if not isinstance(row, dict) or not isinstance(row.get("repetition", 0.0), int | float):
+            raise MixtureError(f"{where}: domains.{name}: not a line of weight, tokens and digest")
     return MixtureFile(
         mixture=_mixture(content, where),
         rows={n: {k: v for k, v in row.items() if k != "digest"} for n, row in content["domains"].items()},
         dataset=content.get("dataset"),
         base=_mixture(base, f"{where}: base"),
+        reuse=_reuse(content.get("reuse"), where),
         sections={key: value for key, value in content.items() if key not in known},
     )
+
+
+def _reuse(content: Any, where: str) -> Reuse | None:
+    if content is None:
+        return None
+    if not isinstance(content, dict) or content.get("mode") not in ("full", "none"):
+        raise MixtureError(f"{where}: reuse: write the mode (full or none) and the domains to recompute")
+    return Reuse(content["mode"], tuple(content.get("recompute") or ()))
 
 
 def read_mixture(path: Path) -> MixtureFile:
@@ -87,6 +102,8 @@ def render_mixture(file: MixtureFile, heading: str) -> str:
     parts += [_section({"tokenizer": file.mixture.tokenizer})] if file.mixture.tokenizer else []
     parts.append("domains:\n" + _lines(file.mixture, file.rows))
     parts += [_section({key: value}) for key, value in file.sections.items()]
+    if file.reuse is not None:
+        parts.append(_section({"reuse": {"mode": file.reuse.mode, "recompute": list(file.reuse.recompute)}}))
     if file.base.domains:
         tokenizer = f"  tokenizer: '{file.base.tokenizer}'\n" if file.base.tokenizer else ""
         lines = "".join(f"  {line}\n" for line in _lines(file.base, {}).splitlines())

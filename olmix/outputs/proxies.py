@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from olmix.data.tokensets import TokenSet
-from olmix.errors import DataError
+from olmix.errors import DataError, TrainingError
 from olmix.files import output_folder, read_json
 from olmix.outputs.swarm_file import Swarm
 from olmix.proxy.recipe import Recipe
@@ -24,11 +24,23 @@ def swarm_specs(swarm: Swarm, sets: Mapping[str, TokenSet], recipe: Recipe, seed
 
 
 def publish_runs(specs: list[RunSpec], outcome: Outcome, swarm: Swarm, journal: Journal) -> None:
-    """Write the finished runs of `specs` to `build/proxies/`."""
+    """Write the finished runs of `specs` to `build/proxies/`.
+
+    Raises TrainingError when so many were set aside that no law can be fitted: the stage has then not succeeded.
+    """
+    needed = len(swarm.space.names) + 1
+    if outcome.failed and len(outcome.results) < needed:
+        raise TrainingError(
+            f"{len(outcome.failed)} runs failed and {len(outcome.results)} did not, and a law needs {needed}: "
+            f"{next(iter(outcome.failed.values()))}"
+        )
     output_folder(PROXIES, empty=not specs)
+    names: dict[str, list[str]] = {}
     for spec in specs:
-        if spec.key in outcome.results:
-            record = published(spec, outcome.results[spec.key], swarm.expanded(spec.weights))
+        names.setdefault(spec.key, []).append(spec.name)
+    for spec in specs:
+        if spec.key in outcome.results and spec.name == names[spec.key][0]:
+            record = published(spec, names[spec.key], outcome.results[spec.key], swarm.expanded(spec.weights))
             journal.publish(spec.key, record, PROXIES)
 
 

@@ -95,6 +95,7 @@ def _run(
     attempts = dict.fromkeys(todo, 0)
     waiting = list(todo)
     finished = deaths = 0
+    starter = os.getppid()
     while waiting:
         pool = ProcessPoolExecutor(min(workers, len(waiting)), context, start_worker, (tokens, stop))
         before, died = finished, False
@@ -103,6 +104,8 @@ def _run(
             waiting = []
             pending = set(futures)
             while pending:
+                if os.getppid() != starter:
+                    raise KeyboardInterrupt  # whoever started this stage is gone, and may have started another
                 done, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for future in done:
                     key = futures[future]

@@ -14,7 +14,7 @@ from typing import Any
 import xxhash
 
 from olmix.errors import OlmixError
-from olmix.files import read_json, sweep, write_bytes, write_json
+from olmix.files import canonical_json, read_json, sweep, write_bytes, write_json
 
 JOURNAL = Path(".olmix")
 
@@ -26,6 +26,10 @@ def file_digest(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _digest_of(key: str, task: str, score: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(f"{key}{task}".encode() + canonical_json(dict(score)))
 
 
 class Journal:
@@ -73,11 +77,13 @@ class Journal:
             score: dict[str, Any] = read_json(self._evaluation_path(key, task))
         except OlmixError:
             return None
-        return score if {"bpb", "bytes"} <= set(score) else None
+        if not isinstance(score, dict) or score.pop("digest", None) != _digest_of(key, task, score):
+            return None  # another run's, another task's, or damaged: it is evaluated again
+        return score
 
     def store_evaluation(self, key: str, task: str, score: Mapping[str, Any]) -> None:
         """Keep what was measured for a run on a task."""
-        write_json(self._evaluation_path(key, task), dict(score))
+        write_json(self._evaluation_path(key, task), {**score, "digest": _digest_of(key, task, score)})
 
     def publish(self, key: str, record: Mapping[str, Any], folder: Path) -> None:
         """Write a run's record and a copy of its weights to an output folder."""

@@ -67,23 +67,20 @@ def spec_for(
     return RunSpec(name, dict(sorted(zip(names, counts.tolist(), strict=True))), sets, recipe, seed)
 
 
-def published(spec: RunSpec, measured: Mapping[str, Any], expanded: Mapping[str, Any]) -> dict[str, Any]:
+def published(
+    spec: RunSpec, names: Sequence[str], measured: Mapping[str, Any], expanded: Mapping[str, Any]
+) -> dict[str, Any]:
     """The record in `build/proxies/`: what was measured, under the names that this pipeline gives it.
 
     `expanded` names the real domains behind the row with their weights and digests: the run is evidence for as long
-    as they stand.
+    as they stand. `runs` are all runs of the swarm that come to these very sequences, `run` the first of them.
     """
     repetition = {name: spec.counts[name] / spec.sets[name].rows for name in sorted(spec.used)}
     return {
         **measured,
         "run": spec.name,
+        "runs": list(names),
         "weights": spec.weights,
         "repetition": repetition,
         "domains": expanded,
     }
-
-
-def missing_runs(wanted: Sequence[str], records: Mapping[str, Any]) -> list[str]:
-    """Names of the swarm's runs that have no record, in the swarm's order."""
-    present = {record["run"] for record in records.values()}
-    return [name for name in wanted if name not in present]
