@@ -24,13 +24,13 @@ def accept() -> str:
     if not PROPOSED.exists():
         raise PipelineError(f"{PROPOSED}: no proposal yet; run dvc repro first")
     proposed, accepted = read_mixture(PROPOSED), read_mixture(ACCEPTED)
-    if accepted.dataset == proposed.dataset and accepted.mixture == proposed.mixture:
+    reuse = load_params().reuse_settings()
+    if (accepted.dataset, accepted.mixture, accepted.reuse) == (proposed.dataset, proposed.mixture, reuse):
         return f"{ACCEPTED} already holds this proposal."
     stale = stale_stages()
     if stale:
         raise PipelineError(f"the pipeline is not up to date ({', '.join(stale)} changed); run dvc repro first")
     sections = {**proposed.sections, **_measured()}
-    reuse = load_params().reuse_settings()
     write_mixture(ACCEPTED, replace(proposed, base=read_plan().base, reuse=reuse, sections=sections), HEADING)
     return f"{ACCEPTED} now holds the proposal; commit it. The next dvc repro re-runs plan, and nothing else."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from olmix.core.mixture import total_variation
 from olmix.core.plan import Plan
 from olmix.faces.table import bar, table
 from olmix.outputs.mixture_file import MixtureFile
@@ -29,7 +30,7 @@ def measured_lines(validation: Mapping[str, Any]) -> list[str]:
     for name, label in _LABELS.items():
         if name in validation:
             gain = validation[name]["gain_of_proposal"]
-            if gain["bpb"] == 0 and validation[name]["weights"] == proposal["weights"]:
+            if total_variation(validation[name]["weights"], proposal["weights"]) < 1e-6:
                 lines.append(f"  the same mixture as {label}")
                 continue
             verb = "better" if gain["bpb"] >= 0 else "WORSE"
