@@ -17,6 +17,9 @@ _LABELS = {
     CARRIED: "the accepted mixture carried over",
 }
 
+# Total variation that rounding to six decimals can make.
+SAME = 1e-5
+
 
 def measured_lines(validation: Mapping[str, Any]) -> list[str]:
     """What the validation measured, one line a baseline."""
@@ -30,7 +33,7 @@ def measured_lines(validation: Mapping[str, Any]) -> list[str]:
     for name, label in _LABELS.items():
         if name in validation:
             gain = validation[name]["gain_of_proposal"]
-            if total_variation(validation[name]["weights"], proposal["weights"]) < 1e-6:
+            if total_variation(validation[name]["weights"], proposal["weights"]) < SAME:
                 lines.append(f"  the same mixture as {label}")
                 continue
             verb = "better" if gain["bpb"] >= 0 else "WORSE"
