@@ -76,10 +76,9 @@ def test_a_mistake_in_params_is_one_line_everywhere(accepted: Project) -> None:
     for words in (["olmix", "plan"], ["olmix", "show"], ["python", "stages/swarm.py"]):
         ran = accepted.command(*words)
         assert ran.code == 1
-        assert ran.err == (
-            "error: params.yaml: swarm.runs_per_domian: unknown key; did you mean runs_per_domain? "
-            "params.yaml: swarm.runs_per_domain: missing; add it\n"
-        ) or ran.err.startswith("error: params.yaml: swarm.runs_per_domian: unknown key; did you mean runs_per_domain?")
+        assert ran.err.startswith(
+            "error: params.yaml: swarm.runs_per_domian: unknown key; did you mean runs_per_domain?"
+        )
         assert ran.err.count("\n") == 1
 
 

@@ -5,7 +5,6 @@ Bytes are no special case: `tokenizers/bytes.json` is a byte-level tokeniser wit
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,9 +57,3 @@ class Tokenizer:
     def decode(self, tokens: Tokens) -> str:
         """The text of `tokens`."""
         return str(self._backend.decode(tokens.tolist(), skip_special_tokens=False))
-
-
-@functools.cache
-def load_tokenizer(path: Path, end_of_document: str) -> Tokenizer:
-    """The tokeniser at `path`, read once a process."""
-    return Tokenizer(path, end_of_document)
