@@ -51,9 +51,12 @@ def sweep(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def output_folder(folder: Path, empty: bool) -> None:
-    """Make an output folder that holds nothing of an earlier run; one that stays empty says so in a file, because DVC
-    warns of empty folders again and again. Raises OlmixError when it cannot be made."""
+NOTHING_TO_TRAIN = "Nothing is recomputed: no proxy is trained for this plan."
+
+
+def output_folder(folder: Path, empty: bool, why: str = NOTHING_TO_TRAIN) -> None:
+    """Make an output folder that holds nothing of an earlier run; one that stays empty says `why` in a file,
+    because DVC warns of empty folders again and again. Raises OlmixError when it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stray in folder.iterdir():
@@ -61,7 +64,7 @@ def output_folder(folder: Path, empty: bool) -> None:
     except OSError as error:
         raise OlmixError(f"{folder}: cannot be made anew: {error.strerror}; remove it and run dvc repro") from error
     if empty:
-        write_bytes(folder / "EMPTY", b"Nothing is recomputed: no proxy is trained for this plan.\n")
+        write_bytes(folder / "EMPTY", f"{why}\n".encode())
 
 
 def canonical_json(value: object) -> bytes:

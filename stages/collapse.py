@@ -2,7 +2,9 @@
 
 from olmix.faces.config import load_params
 from olmix.faces.entry import run
-from olmix.outputs.collapsed import write_collapsed
+from olmix.files import output_folder
+from olmix.outputs.collapsed import COLLAPSED, write_collapsed
+from olmix.outputs.external import ELSEWHERE
 from olmix.outputs.plan_file import read_plan
 
 
@@ -11,6 +13,9 @@ def main() -> None:
     plan = read_plan()
     if plan.duplicates:
         print("warning: the same documents under several names:", "; ".join(map(" = ".join, plan.duplicates)))
+    if params.proxy.external:
+        output_folder(COLLAPSED, empty=True, why=ELSEWHERE)
+        return
     write_collapsed(plan, params.proxy.sequence_length, params.proxy_sequences())
 
 

@@ -18,8 +18,7 @@ def main() -> None:
         manifest, sample = prepare_domain(
             params.domain_source(name),
             params.load_tokenizer(),
-            # A run reads at most all of its tokens from one domain, and the last one only as a target.
-            limit=params.proxy.tokens + 1,
+            limit=params.sample_tokens(),
             memory=scan_memory(name),
             allowed=link_is_allowed,
             report=display,

@@ -3,6 +3,7 @@
 from olmix.faces.config import load_params
 from olmix.faces.entry import run
 from olmix.files import write_json
+from olmix.outputs.external import write_ratios
 from olmix.outputs.plan_file import read_plan
 from olmix.outputs.swarm_file import SWARM, make_swarm, swarm_to_json
 
@@ -11,6 +12,7 @@ def main() -> None:
     params = load_params()
     swarm = make_swarm(read_plan(), params.swarm.runs_per_domain, params.sampling())
     write_json(SWARM, swarm_to_json(swarm))
+    write_ratios(swarm)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from olmix.runs.training_job import TrainingJob
 
 def main() -> None:
     params, runtime, journal = load_params(), load_runtime(), Journal()
+    if params.proxy.external:  # nothing of the proposal can be trained here
+        write_json(VALIDATION, {})
+        return
     tokenizer = params.load_tokenizer()
     recipe = params.recipe(tokenizer.vocabulary)
     sets = open_token_sets(TOKENS, recipe.sequence_length)

@@ -105,6 +105,7 @@ class Project:
         (root / ".gitignore").write_text("/build/\n/.olmix/\n")
         project = cls(root)
         project.write("mixtures/accepted.yaml", "domains: {}\n")
+        project.write("external/README.md", (REPOSITORY / "external/README.md").read_text())
         content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
         content["domains"] = {name: {"path": f"data/{name}"} for name in DOMAINS}
         content["descriptions"] = {"web": "sentences"}

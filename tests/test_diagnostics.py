@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from olmix.core.diagnostics import design_rank, folds_of, nearest, out_of_fold, scores
-from olmix.core.loglinear import fit_loglinear
+from olmix.core.loglinear import loglinear
+from olmix.core.observations import observe
 from olmix.core.seeds import generator
 from olmix.errors import SwarmError
 from tests.public_swarms import DROPPED, load, needs_swarms
@@ -18,9 +19,9 @@ from tests.public_swarms import DROPPED, load, needs_swarms
 class Remembers:
     """A law that predicts 1 for the mixtures it has seen and 0 for others."""
 
-    def __init__(self, mixtures, bpb):
-        self.seen = {tuple(row) for row in mixtures}
-        self.tasks = bpb.shape[1]
+    def __init__(self, observations):
+        self.seen = {tuple(row) for row in observations.mixtures}
+        self.tasks = observations.bpb.shape[1]
 
     def predict(self, mixtures):
         return np.array([[float(tuple(row) in self.seen)] * self.tasks for row in mixtures])
@@ -28,7 +29,8 @@ class Remembers:
 
 def test_no_run_is_predicted_by_a_law_that_saw_it():
     x = generator("x").dirichlet(np.ones(3), size=17)
-    assert (out_of_fold(Remembers, x, np.ones((17, 2)), seed=0) == 0).all()
+    ids = [str(i) for i in range(17)]
+    assert (out_of_fold(Remembers, observe(x, np.ones((17, 2))), ids, 5, 0) == 0).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -49,8 +51,8 @@ def test_out_of_fold_does_not_depend_on_the_row_order():
     y = 0.5 + np.exp(x @ g.normal(size=(3, 2))) + 0.02 * g.standard_normal((30, 2))
     ids = [f"run-{i}" for i in range(30)]
     order = g.permutation(30)
-    first = out_of_fold(fit_loglinear, x, y, seed=1, ids=ids)
-    second = out_of_fold(fit_loglinear, x[order], y[order], seed=1, ids=[ids[i] for i in order])
+    first = out_of_fold(loglinear, observe(x, y), ids, 5, 1)
+    second = out_of_fold(loglinear, observe(x[order], y[order]), [ids[i] for i in order], 5, 1)
     assert (second == first[order]).all()
     assert not (folds_of(ids, 5, 1)[1] == folds_of(ids, 5, 2)[1]).all()
 
@@ -61,7 +63,7 @@ def test_fold_errors():
     with pytest.raises(SwarmError, match="3 runs cannot be split into 5 folds"):
         folds_of(["a", "b", "c"], 5, 0)
     with pytest.raises(SwarmError, match="do not match"):
-        out_of_fold(Remembers, np.ones((3, 1)), np.ones((3, 1)), 2, seed=0, ids=["a"])
+        out_of_fold(Remembers, observe(np.ones((3, 1)), np.ones((3, 1))), ["a"], 2, 0)
 
 
 def test_scores_agree_with_scipy_ties_included():
@@ -77,6 +79,21 @@ def test_scores_agree_with_scipy_ties_included():
     assert result.mean_spearman == pytest.approx(stats.spearmanr(*mean)[0])
     assert result.mean_pearson == pytest.approx(stats.pearsonr(*mean)[0])
     assert result.mean_rmse == pytest.approx(math.sqrt(((mean[0] - mean[1]) ** 2).mean()))
+
+
+def test_masked_runs_are_not_scored():
+    g = generator("masked scores")
+    predicted, observed = g.normal(size=(20, 3)), g.normal(size=(20, 3))
+    seen = np.ones((20, 3))
+    seen[:5, 1] = 0
+    seen[7, 0] = 0
+    whole = np.setdiff1d(np.arange(5, 20), [7])
+    predicted[5, 2] = np.nan
+    result = scores(predicted, np.where(seen > 0, observed, 1e9), seen=seen)
+    assert result.rmse[1] == pytest.approx(np.sqrt(((predicted - observed)[5:, 1] ** 2).mean()))
+    kept = np.setdiff1d(whole, [5])
+    means = predicted[kept].mean(axis=1), observed[kept].mean(axis=1)
+    assert result.mean_spearman == pytest.approx(stats.spearmanr(*means)[0])
 
 
 def test_a_constant_task_has_no_correlation():
@@ -105,7 +122,7 @@ def test_nearest():
 @needs_swarms
 def test_out_of_fold_ranks_the_public_swarm():
     swarm = load("dclm").with_mmlu_grouped().without(DROPPED)
-    result = scores(out_of_fold(fit_loglinear, swarm.mixtures, swarm.bpb, seed=0, ids=swarm.ids), swarm.bpb)
+    result = scores(out_of_fold(loglinear, observe(swarm.mixtures, swarm.bpb), swarm.ids, 5, 0), swarm.bpb)
     assert result.mean_spearman > 0.9
     assert np.mean(result.spearman) > 0.8
     assert design_rank(swarm.mixtures).rank == 24

@@ -16,6 +16,7 @@ ORDER = [
     "olmix.progress",
     "olmix.core",
     "olmix.files",
+    "olmix.results",
     "olmix.data",
     "olmix.proxy",
     "olmix.runs",

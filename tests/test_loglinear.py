@@ -6,13 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix.core import huber as huber_module
+from olmix.core.bootstrap import bootstrap
 from olmix.core.huber import huber
+from olmix.core.laws import LOG_LINEAR, law_kinds
 from olmix.core.loglinear import (
     LogLinear,
-    bootstrap_loglinear,
     fit_loglinear,
     never_sampled,
 )
+from olmix.core.observations import observe
 from olmix.core.seeds import generator
 from olmix.errors import SwarmError
 from tests.public_swarms import REFERENCE_LOSSES, load, needs_swarms
@@ -142,7 +144,7 @@ def test_errors_say_what_is_wrong():
     x, y, *_ = synthetic(12, 4, 2)
     spoiled = y.copy()
     spoiled[3, 1] = np.nan
-    with pytest.raises(SwarmError, match="run 3, column 1 is nan"):
+    with pytest.raises(SwarmError, match="run 3, task 1 is nan"):
         fit_loglinear(x, spoiled)
     spoiled[3, 1] = -1
     with pytest.raises(SwarmError, match="run 3, task 1 is -1"):
@@ -176,8 +178,9 @@ def test_the_objective_is_the_weighted_mean_with_its_derivatives():
 def test_bootstrap_replicates_are_named_and_spread_around_the_fit():
     x, y, *_ = synthetic(60, 4, 3, noise=0.03)
     law = fit_loglinear(x, y)
-    laws = bootstrap_loglinear(x, y, 12, seed=5, law=law)
-    again = bootstrap_loglinear(x, y, 3, seed=5, law=law)
+    kind = law_kinds()[LOG_LINEAR]
+    laws = bootstrap(kind, observe(x, y), law, 12, seed=5)
+    again = bootstrap(kind, observe(x, y), law, 3, seed=5)
     assert np.abs(laws[2].coefficients - again[2].coefficients).max() < 1e-3
     spread = np.std([b.predict(x) for b in laws], axis=0)
     assert 1e-4 < spread.mean() < 0.05
@@ -186,7 +189,7 @@ def test_bootstrap_replicates_are_named_and_spread_around_the_fit():
 
 def test_a_replicate_is_the_fit_on_its_resample():
     x, y, *_ = synthetic(60, 4, 3, noise=0.03)
-    (replicate,) = bootstrap_loglinear(x, y, 1, seed=5)
+    (replicate,) = bootstrap(law_kinds()[LOG_LINEAR], observe(x, y), fit_loglinear(x, y), 1, seed=5)
     drawn = generator("bootstrap", 5, 0).integers(60, size=60)
     refit = fit_loglinear(x[drawn], y[drawn])
     residual = replicate.floor + np.exp(x @ replicate.coefficients.T) - y

@@ -19,6 +19,7 @@ from olmix.errors import InfeasibleError, MixtureError
 from olmix.outputs.law_file import Laws
 from olmix.outputs.mixture_file import MixtureFile, parse_mixture, read_mixture, render_mixture, write_mixture
 from olmix.outputs.proposal import HEADING, Target, propose
+from tests.swarm_fits import swarm_fit
 
 GOLDEN = Path(__file__).parent / "golden"
 DATASET = Dataset(
@@ -36,7 +37,8 @@ def law(coefficients: list[list[float]]) -> LogLinear:
 def laws(plan: Plan, coefficients: list[list[float]], replicates: int = 0) -> Laws:
     fitted = law(coefficients)
     shifted = [law((np.array(coefficients) + 0.01 * (r + 1)).tolist()) for r in range(replicates)]
-    return Laws(plan.space.names, tuple(f"t{j}" for j in range(len(coefficients))), fitted, tuple(shifted))
+    names = plan.space.names
+    return Laws(names, tuple(f"t{j}" for j in range(len(coefficients))), swarm_fit(fitted, len(names), shifted))
 
 
 def test_a_proposal_is_golden_and_reads_back(tmp_path: Path) -> None:

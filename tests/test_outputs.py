@@ -103,8 +103,8 @@ def test_a_fit_recovers_a_law_and_says_how_well() -> None:
     swarm = results(12)
     fit = fit_laws(swarm, swarm.runs, EQUAL, FitSettings(replicates=5))
     assert fit.laws is not None
-    assert len(fit.laws.replicates) == 5
-    np.testing.assert_allclose(fit.laws.law.predict(swarm.weights), swarm.bpb, atol=0.01)
+    assert len(fit.laws.fit.replicates) == 5
+    np.testing.assert_allclose(fit.laws.fit.law.predict(swarm.weights), swarm.bpb, atol=0.01)
     assert fit.diagnostics["mean"]["spearman"] > 0.9
     assert fit.diagnostics["tasks"]["t0"]["spearman"] > 0.8
     assert fit.diagnostics["design"]["rank"] == 3

@@ -11,22 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.law import Law
+from olmix.core.observations import Observations, stack
 from olmix.core.seeds import named_key
 from olmix.errors import SwarmError
 
 Array = NDArray[np.float64]
-
-
-class Law(Protocol):
-    """Anything that predicts BPB (..., n) at mixtures (..., m)."""
-
-    def predict(self, mixtures: Array) -> Array:
-        """BPB of each task."""
 
 
 @dataclass(frozen=True)
@@ -73,47 +67,58 @@ def folds_of(ids: Sequence[str], folds: int, seed: int) -> tuple[NDArray[np.intp
 
 
 def out_of_fold(
-    fit: Callable[[Array, Array], Law],
-    mixtures: Array,
-    bpb: Array,
-    folds: int = 5,
-    *,
+    fit: Callable[[Observations], Law],
+    observations: Observations,
+    ids: Sequence[str],
+    folds: int,
     seed: int,
-    ids: Sequence[str] | None = None,
+    beside: Observations | None = None,
 ) -> Array:
-    """BPB (K, n) of each run as predicted by `fit` on the other folds; mixtures (K, m), bpb (K, n).
+    """BPB (K, n) of each run as predicted by `fit` on the other folds and on all runs `beside` them.
 
-    `ids` name the runs (row numbers by default): with them, neither folds nor predictions depend on the row
-    order. Errors of `folds_of` and of `fit`.
+    `ids` (K,) name the runs: neither folds nor predictions depend on the row order. A task whose runs all fall into one
+    fold is nan there. Errors of `folds_of` and of `fit`.
     """
-    names = [str(i) for i in range(len(mixtures))] if ids is None else list(ids)
-    if not len(names) == len(mixtures) == len(bpb):
-        raise SwarmError(f"{len(names)} run ids, {len(mixtures)} mixtures and {len(bpb)} rows of BPB do not match")
-    order, fold = folds_of(names, folds, seed)
-    predicted = np.empty(np.shape(bpb))
+    if len(ids) != len(observations.mixtures):
+        raise SwarmError(f"{len(ids)} run ids and {len(observations.mixtures)} runs do not match")
+    order, fold = folds_of(ids, folds, seed)
+    predicted = np.full(observations.bpb.shape, np.nan)
     for k in range(folds):
-        train = order[fold[order] != k]
         test = fold == k
-        predicted[test] = fit(mixtures[train], bpb[train]).predict(mixtures[test])
+        train = _training(observations, order[fold[order] != k], beside)
+        known = np.flatnonzero((train.weights > 0).any(axis=0))
+        law = fit(train.tasks(known))
+        predicted[np.ix_(test, known)] = law.predict(observations.mixtures[test])
     return predicted
 
 
-def scores(predicted: Array, observed: Array, weights: Array | None = None) -> Scores:
+def _training(observations: Observations, rows: NDArray[np.intp], beside: Observations | None) -> Observations:
+    parts = [
+        Observations(observations.mixtures[rows], observations.bpb[rows], observations.weights[rows]),
+        *([] if beside is None else [beside]),
+    ]
+    return stack(parts)
+
+
+def scores(predicted: Array, observed: Array, weights: Array | None = None, seen: Array | None = None) -> Scores:
     """Spearman, Pearson and RMSE of predictions (K, n) against observations (K, n).
 
-    `weights` (n,) of the mean over tasks, equal by default; they are divided by their sum.
+    `weights` (n,) of the mean over tasks, equal by default; they are divided by their sum. Where `seen` (K, n) is not
+    positive, or nothing is predicted, the task is not scored, nor is the run's mean over tasks.
     """
     w = np.ones(predicted.shape[1]) if weights is None else np.asarray(weights, dtype=np.float64)
     w = w / w.sum()
-    means = (predicted @ w)[:, None], (observed @ w)[:, None]
-    return Scores(
-        spearman=_pearson(_ranks(predicted), _ranks(observed)),
-        pearson=_pearson(predicted, observed),
-        rmse=_rmse(predicted, observed),
-        mean_spearman=float(_pearson(_ranks(means[0]), _ranks(means[1]))[0]),
-        mean_pearson=float(_pearson(*means)[0]),
-        mean_rmse=float(_rmse(*means)[0]),
-    )
+    there = np.isfinite(predicted) if seen is None else np.isfinite(predicted) & (seen > 0)
+    whole = there[:, w > 0].all(axis=1)
+    means = [(values[whole][:, w > 0] @ w[w > 0])[:, None] for values in (predicted, observed)]
+    tasks = [_agreement(predicted, observed)] if there.all() else []
+    if not tasks:
+        tasks = [
+            _agreement(predicted[rows, j : j + 1], observed[rows, j : j + 1]) for j, rows in enumerate(there.T.copy())
+        ]
+    spearman, pearson, rmse = (np.concatenate(parts) for parts in zip(*tasks, strict=True))
+    mean = _agreement(*means)
+    return Scores(spearman, pearson, rmse, float(mean[0][0]), float(mean[1][0]), float(mean[2][0]))
 
 
 def design_rank(mixtures: Array) -> DesignRank:
@@ -131,6 +136,15 @@ def nearest(mixture: Array, mixtures: Array) -> tuple[int, float]:
     distances = np.abs(np.asarray(mixtures) - mixture).sum(axis=1) / 2
     row = int(distances.argmin())
     return row, float(distances[row])
+
+
+def _agreement(predicted: Array, observed: Array) -> tuple[Array, Array, Array]:
+    """Spearman, Pearson and RMSE of every column; nan where there are fewer than two rows."""
+    if len(predicted) < 2:
+        nothing = np.full(predicted.shape[1], np.nan)
+        return nothing, nothing, nothing
+    ranks = _ranks(predicted), _ranks(observed)
+    return _pearson(*ranks), _pearson(predicted, observed), _rmse(predicted, observed)
 
 
 def _rmse(predicted: Array, observed: Array) -> Array:
@@ -151,7 +165,6 @@ def _ranks(values: Array) -> Array:
     """Ranks within each column, ties sharing their mean rank."""
     ranks = np.empty(values.shape)
     for j, column in enumerate(values.T):
-        _, inverse, counts = np.unique(column, return_inverse=True, return_counts=True)
-        last = np.cumsum(counts)
-        ranks[:, j] = (last - (counts - 1) / 2)[inverse]
+        ordered = np.sort(column)
+        ranks[:, j] = (np.searchsorted(ordered, column) + np.searchsorted(ordered, column, side="right") + 1) / 2
     return ranks

@@ -1,4 +1,7 @@
-"""Many small Huber problems at once: f(p) = c + exp(t . p) fitted by a batched, damped Newton method.
+"""Many small Huber problems at once: f = c + exp(t . z) fitted by a batched, damped Newton method.
+
+The features z of a run are its mixture (log-linear law) or a function of it, and coefficients may have lower bounds
+(a law with a sign).
 
 Every problem (a task, a start, a bootstrap replicate) shares the design, so that one matrix product
 `curvature @ (rows of x outer x)` forms all Hessians, one call solves all systems, and problems retire as they
@@ -8,8 +11,8 @@ batch sizes (BLAS may round a wider product otherwise), and global optimality, w
 
 The Huber width is small against the residuals of a swarm, which makes L-BFGS and reweighting crawl. So it is
 annealed over 8, 2 and 1 times delta, and the curvature is that of the Huber loss itself, with what is
-negative of it cut to zero: max(0, h w^2 + psi w), where w = exp(t . p), psi the clipped residual and h = 1
-inside delta.
+negative of it cut to zero: max(0, h w^2 + psi w), where w = exp(t . z), psi the clipped residual and h = 1
+inside delta. Coefficients at their bound whose gradient points out of it are frozen for the step.
 """
 
 from __future__ import annotations
@@ -37,30 +40,34 @@ def huber(residual: Array, delta: float) -> Array:
 
 
 class Design:
-    """The mixtures (K, m) and what every iteration needs of them."""
+    """The features (K, d) of the runs and what every iteration needs of them.
 
-    def __init__(self, mixtures: Array) -> None:
-        self.mixtures = mixtures
-        runs, m = mixtures.shape
-        rows, columns = np.triu_indices(m)
+    Coefficients t cost ridge / 2 (t . direction t), direction (d, d); lowest (d,): their lower bounds, -inf for none.
+    """
+
+    def __init__(self, features: Array, ridge: float, direction: Array, lowest: Array) -> None:
+        self.features, self.direction, self.lowest = features, direction, lowest
+        self.penalty = ridge * direction
+        runs, d = features.shape
+        rows, columns = np.triu_indices(d)
         self._pairs: Array | None = None
         if runs * len(rows) * 8 <= PAIRS_BYTES:
-            self._pairs = mixtures[:, rows] * mixtures[:, columns]
-            position = np.zeros((m, m), dtype=np.intp)
+            self._pairs = features[:, rows] * features[:, columns]
+            position = np.zeros((d, d), dtype=np.intp)
             position[rows, columns] = position[columns, rows] = np.arange(len(rows))
             self._unpack = position.ravel()
 
     def exponents(self, coefficients: Array) -> Array:
-        """t . p of every problem and run, (P, K)."""
-        return np.minimum(coefficients @ self.mixtures.T, LARGEST_EXPONENT)
+        """t . z of every problem and run, (P, K)."""
+        return np.minimum(coefficients @ self.features.T, LARGEST_EXPONENT)
 
     def gram(self, curvature: Array) -> Array:
-        """sum_k curvature[:, k] x_k x_k^T, (P, m, m), from curvatures (P, K)."""
-        m = self.mixtures.shape[1]
+        """sum_k curvature[:, k] z_k z_k^T, (P, d, d), from curvatures (P, K)."""
+        d = self.features.shape[1]
         if self._pairs is not None:
             packed: Array = curvature @ self._pairs
-            return packed[:, self._unpack].reshape(-1, m, m)
-        return np.stack([self.mixtures.T @ (row[:, None] * self.mixtures) for row in curvature])
+            return packed[:, self._unpack].reshape(-1, d, d)
+        return np.stack([self.features.T @ (row[:, None] * self.features) for row in curvature])
 
 
 @dataclass
@@ -74,16 +81,14 @@ class Problems:
     floor: Array
     coefficients: Array
     delta: float
-    ridge: float
 
     def loss(self, floor: Array, coefficients: Array, which: NDArray[np.intp] | slice, delta: float) -> Array:
-        """Weighted mean Huber loss of the problems `which` at (floor, coefficients), no ridge, (P,)."""
+        """Weighted mean Huber loss of the problems `which` at (floor, coefficients), no penalty, (P,)."""
         return self._state(floor, coefficients, which, delta)[0]
 
     def penalty(self, coefficients: Array) -> Array:
-        """ridge / 2 |t - mean(t)|^2: it pins what the runs leave open and nothing else, (P,)."""
-        centred = coefficients - coefficients.mean(axis=1, keepdims=True)
-        penalty: Array = self.ridge / 2 * (centred * centred).sum(axis=1)
+        """What the coefficients cost: it pins what the runs leave open, (P,)."""
+        penalty: Array = (coefficients @ self.design.penalty * coefficients).sum(axis=1) / 2
         return penalty
 
     def solve(self) -> tuple[NDArray[np.intp], Array]:
@@ -126,8 +131,7 @@ class Problems:
     def _anneal(self, active: NDArray[np.intp], delta: float, iterations: int, tolerance: float) -> Array:
         """Damped Newton at one Huber width on the problems `active`; returns their objectives."""
         everyone = active
-        m = self.coefficients.shape[1]
-        centring = self.ridge * (np.eye(m) - 1 / m)
+        d = self.coefficients.shape[1]
         objective, growth, residual = (
             np.zeros(len(self.floor)),
             np.zeros_like(self.targets),
@@ -142,10 +146,10 @@ class Problems:
             if len(active) == 0:
                 break
             t, c = self.coefficients[active], self.floor[active]
-            gradient, hessian = self._expansion(active, growth[active], residual[active], delta, centring)
+            gradient, hessian = self._expansion(active, growth[active], residual[active], delta)
             step = _damped_step(gradient, hessian, damping[active])
             predicted = -(gradient * step).sum(axis=1) / 2
-            new_t, new_c = t + step[:, :m], np.maximum(c + step[:, m], 0.0)
+            new_t, new_c = np.maximum(t + step[:, :d], self.design.lowest), np.maximum(c + step[:, d], 0.0)
             loss, new_growth, new_residual = self._state(new_c, new_t, active, delta)
             new = loss + self.penalty(new_t)
             old = objective[active]
@@ -161,27 +165,29 @@ class Problems:
             active = active[~retired]
         return objective[everyone]
 
-    def _expansion(
-        self, active: NDArray[np.intp], growth: Array, residual: Array, delta: float, centring: Array
-    ) -> tuple[Array, Array]:
-        """Gradient (P, m + 1) and convexified Hessian (P, m + 1, m + 1) in (t, c)."""
-        m = self.coefficients.shape[1]
+    def _expansion(self, active: NDArray[np.intp], growth: Array, residual: Array, delta: float) -> tuple[Array, Array]:
+        """Gradient (P, d + 1) and convexified Hessian (P, d + 1, d + 1) in (t, c)."""
+        d = self.coefficients.shape[1]
         t, weights = self.coefficients[active], self.weights[active]
         psi = np.clip(residual, -delta, delta) * weights
         inside = (np.abs(residual) <= delta) * weights
         slope, stiffness = psi * growth, inside * growth
-        gradient = np.empty((len(active), m + 1))
-        gradient[:, :m] = slope @ self.design.mixtures + self.ridge * (t - t.mean(axis=1, keepdims=True))
-        gradient[:, m] = psi.sum(axis=1)
-        hessian = np.empty((len(active), m + 1, m + 1))
-        hessian[:, :m, :m] = self.design.gram(np.maximum(stiffness * growth + slope, 0.0)) + centring
-        hessian[:, :m, m] = hessian[:, m, :m] = stiffness @ self.design.mixtures
-        hessian[:, m, m] = inside.sum(axis=1)
-        # c >= 0: frozen at 0 while the gradient pushes it below.
-        frozen = (self.floor[active] <= 0) & (gradient[:, m] > 0)
-        gradient[frozen, m] = 0.0
-        hessian[frozen, m, :] = hessian[frozen, :, m] = 0.0
-        hessian[frozen, m, m] = 1.0
+        gradient = np.empty((len(active), d + 1))
+        gradient[:, :d] = slope @ self.design.features + t @ self.design.penalty
+        gradient[:, d] = psi.sum(axis=1)
+        hessian = np.empty((len(active), d + 1, d + 1))
+        hessian[:, :d, :d] = self.design.gram(np.maximum(stiffness * growth + slope, 0.0)) + self.design.penalty
+        hessian[:, :d, d] = hessian[:, d, :d] = stiffness @ self.design.features
+        hessian[:, d, d] = inside.sum(axis=1)
+        # What is at its bound while the gradient pushes it beyond stays there.
+        frozen = np.empty((len(active), d + 1), dtype=np.bool_)
+        frozen[:, :d] = t <= self.design.lowest
+        frozen[:, d] = self.floor[active] <= 0
+        frozen &= gradient > 0
+        gradient[frozen] = 0.0
+        hessian[frozen[:, :, None] | frozen[:, None, :]] = 0.0
+        problem, place = np.nonzero(frozen)
+        hessian[problem, place, place] = 1.0
         return gradient, hessian
 
 

@@ -56,12 +56,7 @@ def solve(objective: ConvexObjective, *, reference: Array, kl: float, caps: Arra
     arguments that are not such numbers and when the gap stays above 1e-9.
     """
     problem = _Problem(objective, np.asarray(reference, np.float64), kl, np.asarray(caps, np.float64))
-    problem.require_valid()
-    reach = float(np.minimum(problem.caps, 1.0).sum())
-    if reach < 1 - 1e-12:
-        raise InfeasibleError(
-            f"the caps sum to {reach:.6g}, so {1 - reach:.6g} of the mixture has no domain to come from; raise the caps"
-        )
+    reach = require_problem(problem.reference, kl, problem.caps)
     if reach <= 1 + 1e-12:
         # The one feasible mixture, but for rounding.
         return _accepted(problem.certified(np.minimum(problem.caps, 1.0), 0))
@@ -72,28 +67,38 @@ def solve(objective: ConvexObjective, *, reference: Array, kl: float, caps: Arra
         raise SolverError(f"the law overflows inside the simplex ({error}); refit with a larger ridge") from error
 
 
+def require_problem(reference: Array, kl: float, caps: Array) -> float:
+    """What the caps (d,), cut at 1, sum to: 1 or more, within 1e-12, where some mixture meets them.
+
+    Raises InfeasibleError and SolverError as `solve` does.
+    """
+    if reference.ndim != 1 or reference.shape != caps.shape or len(reference) == 0:
+        raise SolverError(
+            f"the solver needs a reference and a cap for each domain, not shapes {reference.shape} and {caps.shape}"
+        )
+    for name, values, good in (
+        ("reference", reference, np.isfinite(reference) & (reference > 0)),
+        ("cap", caps, caps >= 0),
+    ):
+        if not good.all():
+            worst = int(np.argmin(good))
+            raise SolverError(f"the {name} of domain {worst} is {values[worst]}; it must be a positive number")
+    if not (np.isfinite(kl) and kl >= 0):
+        raise SolverError(f"the strength of the KL term is {kl}; it must be a finite number >= 0")
+    reach = float(np.minimum(caps, 1.0).sum())
+    if reach < 1 - 1e-12:
+        raise InfeasibleError(
+            f"the caps sum to {reach:.6g}, so {1 - reach:.6g} of the mixture has no domain to come from; raise the caps"
+        )
+    return reach
+
+
 @dataclass(frozen=True)
 class _Problem:
     objective: ConvexObjective
     reference: Array
     kl: float
     caps: Array
-
-    def require_valid(self) -> None:
-        r, u = self.reference, self.caps
-        if r.ndim != 1 or r.shape != u.shape or len(r) == 0:
-            raise SolverError(
-                f"the solver needs a reference and a cap for each domain, not shapes {r.shape} and {u.shape}"
-            )
-        for name, values, good in (
-            ("reference", r, np.isfinite(r) & (r > 0)),
-            ("cap", u, u >= 0),
-        ):
-            if not good.all():
-                worst = int(np.argmin(good))
-                raise SolverError(f"the {name} of domain {worst} is {values[worst]}; it must be a positive number")
-        if not (np.isfinite(self.kl) and self.kl >= 0):
-            raise SolverError(f"the strength of the KL term is {self.kl}; it must be a finite number >= 0")
 
     def require_finite(self) -> None:
         """Raise SolverError where the law overflows at a mixture well inside the simplex."""

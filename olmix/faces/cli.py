@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from olmix import __version__
 from olmix.faces.entry import OK, SOMETHING_TO_DO, run
+from olmix.faces.steps import Steps
+from olmix.files import canonical_json
+
+if TYPE_CHECKING:
+    from olmix.faces.fit_options import FitOptions
 
 EXIT_CODES = "Exit codes: 0 done, 1 an error (one line on standard error), 130 interrupted."
 
@@ -19,6 +25,42 @@ EXIT_CODES = "Exit codes: 0 done, 1 an error (one line on standard error), 130 i
 @click.version_option(__version__, message="olmix %(version)s")
 def cli() -> None:
     """Data mixtures as build artefacts: declare domains in params.yaml, run dvc repro, review the mixture as a diff."""
+
+
+FILE = click.Path(path_type=Path)
+
+_TABLE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("ratios", type=FILE, required=False),
+    click.argument("metrics", type=FILE, required=False),
+    click.option("--config", type=FILE, help="YAML file with these options as keys."),
+    click.option("--priors", type=FILE, help="JSON or YAML: {relative_sizes, token_counts}, or tokens by domain."),
+    click.option(
+        "--reference",
+        type=click.Choice(["priors", "natural", "uniform"]),
+        help="What the KL term pulls to.  [default: priors]",
+    ),
+    click.option("--law", help="auto, or a law by name (a wrong one lists them).  [default: log-linear]"),
+    click.option("--lambda", "kl", type=float, help="Weight of the KL term, in BPB.  [default: 0.05]"),
+    click.option("--target-tokens", metavar="N", help="Tokens of the target run, such as 1T; without it no caps."),
+    click.option("--repetition", type=float, help="How often the target may read a domain.  [default: 4]"),
+    click.option("--preset", help="Declared tasks: olmes-52, or a YAML file of yours."),
+    click.option("--group", multiple=True, metavar="TASK=A,B", help="A task that is the mean of metrics."),
+    click.option("--weight", multiple=True, metavar="TASK=W", help="Weight of a task, or of a preset's family."),
+    click.option("--drop", multiple=True, metavar="METRIC", help="Do not use this metric."),
+    click.option("--runs", type=int, help="Use so many runs, chosen as train_test_split(train_size=RUNS) does."),
+    click.option("--ids", type=FILE, help="Use the runs of this file, an id a line."),
+    click.option("--mask", type=FILE, help="Table of runs and tasks, 0 where a run does not count for a task."),
+    click.option("--seed", type=int, help="Seed of --runs, folds and bootstrap.  [default: 0]"),
+    click.option("--also", type=(FILE, FILE), multiple=True, help="An older swarm, RATIOS METRICS, that joins."),
+    click.option("--also-domain", multiple=True, metavar="OLD=NEW", help="A domain's name in the older swarms."),
+)
+
+
+def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of commands that read tables of a swarm."""
+    for option in reversed(_TABLE_OPTIONS):
+        command = option(command)
+    return command
 
 
 @cli.command(epilog=f"{EXIT_CODES} With --exit-code: 2 when there is something to do.")
@@ -115,6 +157,98 @@ def show(mixture: str | None, as_json: bool) -> int:
         known = read_plan() if PLAN.exists() else None
         click.echo(mixture_view.mixture_text(file, validation, known, load_params().descriptions))
     return OK
+
+
+@cli.command(epilog=EXIT_CODES)
+@table_options
+@click.option("--replicates", type=click.IntRange(min=0), help="Bootstrap replicates.  [default: 60]")
+@click.option("--curve", is_flag=True, default=None, help="Also draw the learning curve of every law.")
+@click.option("--out", type=FILE, help="Folder for mixture.yaml, diagnostics.json and plots.  [default: fit]")
+@click.option("--json", "as_json", is_flag=True, help="Print diagnostics.json for scripts.")
+def fit(as_json: bool, **given: Any) -> int:
+    """Fit a law to tables of a swarm, whoever trained it, and propose a mixture: no project, no DVC.
+
+    RATIOS and METRICS are CSV or parquet files that share the run ids of a column run or run_id.
+    """
+    from olmix.faces import fit_view, fitting
+    from olmix.faces.plots import draw_fit
+
+    options = _fit_options(given)
+    inputs = fitting.read_inputs(options)
+    with Steps("fit") as steps:
+        report = fitting.fit_tables(inputs, steps)
+        steps("draw")
+        written = [*fitting.write_report(report), *draw_fit(report, options.out / "plots")]
+    click.echo(canonical_json(report.to_json()).decode() if as_json else fit_view.fit_text(report))
+    click.echo("wrote " + ", ".join(map(str, written)), err=True)
+    return OK
+
+
+@cli.command(epilog=EXIT_CODES)
+@table_options
+@click.option("--lambdas", metavar="LIST", help="lambda values, such as 0.01,0.05,0.1.")
+@click.option("--repetitions", metavar="LIST", help="Repetition limits, such as 2,4,8.")
+@click.option("--targets", metavar="LIST", help="Target tokens, such as 1T,5T; by default around --target-tokens.")
+@click.option("--out", type=FILE, help="Folder for sweep.json and sweep.png.  [default: sweep]")
+@click.option("--json", "as_json", is_flag=True, help="Print sweep.json for scripts.")
+def sweep(
+    as_json: bool, lambdas: str | None, repetitions: str | None, targets: str | None, out: Path | None, **given: Any
+) -> int:
+    """Solve for every combination of lambda, repetition limit and target tokens, and merge what is one mixture.
+
+    For tables as olmix fit takes them; without RATIOS and METRICS, for the laws of the project in this folder.
+    """
+    from olmix.faces import fit_view, sweeping
+    from olmix.faces.plots import draw_sweep
+    from olmix.files import write_json
+    from olmix.outputs.fit_report import sweep_values
+
+    grid = sweeping.grid_of(lambdas, repetitions, targets)
+    folder = out or Path("sweep")
+    with Steps("sweep") as steps:
+        if any(given.values()):
+            found = sweeping.sweep_tables(_fit_options(given), grid, steps)
+        else:
+            found = sweeping.sweep_project(grid, steps)
+        values = sweep_values(found.cells, found.domains)
+        write_json(folder / "sweep.json", values)
+        written = [folder / "sweep.json", draw_sweep(found.cells, found.domains, folder / "sweep.png")]
+    click.echo(canonical_json(values).decode() if as_json else fit_view.sweep_text(found.cells, found.domains))
+    click.echo("wrote " + ", ".join(map(str, written)), err=True)
+    return OK
+
+
+def _fit_options(given: dict[str, Any]) -> FitOptions:
+    """Options of the command line over those of --config; what was not given is not there."""
+    from olmix.faces.fit_options import older_swarms, read_options
+
+    file = given.pop("config")
+    also, domains = given.pop("also"), given.pop("also_domain")
+    named = {key: value for key, value in given.items() if value is not None and value != ()}
+    pairs = {key: dict(_pair(text, key) for text in named.pop(key)) for key in ("weight", "group") if key in named}
+    if "weight" in pairs:
+        named["weights"] = {task: _number(value, f"--weight {task}") for task, value in pairs["weight"].items()}
+    if "group" in pairs:
+        named["groups"] = {task: metrics.split(",") for task, metrics in pairs["group"].items()}
+    if also:
+        named["also"] = older_swarms(also, dict(_pair(text, "also-domain") for text in domains))
+    elif domains:
+        raise click.UsageError("--also-domain goes with --also")
+    return read_options(file, named)
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (name and sign and value):
+        raise click.UsageError(f"--{option} {text}: write NAME=VALUE")
+    return name, value
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"{option}: {text!r} is not a number") from None
 
 
 def main() -> None:

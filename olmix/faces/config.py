@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from olmix.core.fitting import FitSettings
+from olmix.core.laws import AUTO, LOG_LINEAR, law_kinds
 from olmix.core.plan import Reuse
 from olmix.core.swarm import Sampling
 from olmix.data.manifest import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import ConfigError
 from olmix.files import inside, read_yaml
-from olmix.outputs.law_file import FitSettings
 from olmix.outputs.proposal import Target
 from olmix.proxy.recipe import Recipe
 from olmix.runs.engine import cores
@@ -27,8 +28,12 @@ PARAMS = Path("params.yaml")
 RUNTIME = Path("runtime.yaml")
 # Leaves of params.yaml that no stage reads.
 COSMETIC = ("descriptions",)
+# Tokens of a domain's sample when no proxy reads it: enough to estimate how many tokens the domain's bytes make.
+ESTIMATED_FROM = 1_000_000
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+# Columns of evaluation suites are tasks' names as they stand: arc_challenge:rc::olmes.
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([kmbt]?)", re.IGNORECASE)
 
@@ -60,8 +65,20 @@ def _name(value: object) -> object:
     return value
 
 
+def _task(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text; put the name in quotes")
+    if not _TASK.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not the name of a task; use A-Z, a-z, 0-9 and _ - . :, start with a letter or digit, "
+            "at most 128"
+        )
+    return value
+
+
 Count = Annotated[int, BeforeValidator(_count), Field(gt=0, lt=2**63)]
 Name = Annotated[str, BeforeValidator(_name)]
+TaskName = Annotated[str, BeforeValidator(_task)]
 Model = TypeVar("Model", bound=BaseModel)
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -97,8 +114,8 @@ class TasksConfig(_Section):
 
     path: str
     """Folder with a file <task>.jsonl for each task, a JSON object with `prompt` and `continuation` a line."""
-    families: dict[Name, list[Name]] = Field(min_length=1)
-    """Tasks by family; a task belongs to one."""
+    families: dict[Name, list[TaskName]] = Field(min_length=1)
+    """Tasks by family; a task belongs to one. A task's name may hold capitals, `:` and `.` besides."""
 
     @model_validator(mode="after")
     def _distinct(self) -> TasksConfig:
@@ -119,7 +136,7 @@ class TasksConfig(_Section):
 class ObjectiveConfig(_Section):
     """What the mixture is chosen to lower: the weighted mean of the tasks' BPB."""
 
-    weights: dict[Name, Annotated[Finite, Field(ge=0)]] = Field(default_factory=dict)
+    weights: dict[TaskName, Annotated[Finite, Field(ge=0)]] = Field(default_factory=dict)
     """Weight of a task, or of each task of a family; 1 where nothing is said. Only their proportions matter."""
 
 
@@ -167,6 +184,9 @@ class SwarmConfig(_Section):
 class ProxyConfig(_Section):
     """The proxy: a decoder-only transformer and how it is trained."""
 
+    external: bool = False
+    """true: the swarm is trained elsewhere; `dvc repro` writes build/ratios.csv and waits for external/metrics.csv."""
+
     layers: Annotated[int, Field(gt=0)]
     """Transformer layers."""
     heads: Annotated[int, Field(gt=0)]
@@ -199,9 +219,18 @@ class ProxyConfig(_Section):
     """Seed of initialisation and data order, one for all runs of a swarm: their differences are the mixture's."""
 
 
-class FitConfig(_Section):
-    """The log-linear law, one a task."""
+def _law(value: object) -> object:
+    names = [AUTO, *sorted(law_kinds())]
+    if value not in names:
+        raise ValueError(f"no such law; the laws are {', '.join(names)}")
+    return value
 
+
+class FitConfig(_Section):
+    """The law, one a task."""
+
+    law: Annotated[str, BeforeValidator(_law)] = LOG_LINEAR
+    """log-linear is the reference; `auto` takes the law that predicts unseen runs best, by cross-validation."""
     delta: Annotated[Finite, Field(gt=0)] = 0.02
     """Residual, in BPB, at which the Huber loss turns from squared to linear."""
     ridge: Annotated[Finite, Field(ge=0)] = 1e-8
@@ -285,13 +314,22 @@ class Params(_Section):
 
     def recipe(self, vocabulary: int) -> Recipe:
         """The proxy's recipe for a vocabulary; raises ConfigError when its numbers do not fit each other."""
-        recipe = Recipe(vocabulary=vocabulary, **self.proxy.model_dump(exclude={"seed"}))
+        recipe = Recipe(vocabulary=vocabulary, **self.proxy.model_dump(exclude={"seed", "external"}))
         recipe.validate()
         return recipe
 
     def proxy_sequences(self) -> int:
         """Sequences that a run reads; the vocabulary has no part in it."""
         return self.recipe(vocabulary=1).sequences
+
+    def sample_tokens(self) -> int:
+        """The most tokens that `prepare` keeps of a domain."""
+        # A run reads at most all of its tokens from one domain, and the last one only as a target.
+        return ESTIMATED_FROM if self.proxy.external else self.proxy.tokens + 1
+
+    def validation_seeds(self) -> int:
+        """Fresh seeds that the proposal and its baselines are trained with: none when proxies are trained elsewhere."""
+        return 0 if self.proxy.external else self.validation.seeds
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokeniser; raises DataError when it cannot be read."""
@@ -368,6 +406,8 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1)
         return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")
+    if location == ["proxy"] and error["input"] == "external":
+        return "proxy: external is a key of it; write `external: true` under proxy, beside the other keys"
     if error["type"] == "missing":
         return f"{key}: missing; add it"
     message = error["msg"].removeprefix("Value error, ")

@@ -34,7 +34,7 @@ def _manifest(params: Params, name: str, tokenizer: Tokenizer) -> dict[str, Any]
     with ProgressDisplay(f"read {domain.folder}", "shards", "bytes") as display:
         content = scan_domain(domain, scan_memory(name), link_is_allowed, display)
     path = MANIFESTS / f"{name}.json"
-    limit = params.proxy.tokens + 1
+    limit = params.sample_tokens()
     if path.exists():
         manifest: dict[str, Any] = read_json(path)
         if manifest_is_current(manifest, domain, content, tokenizer, limit):
@@ -48,14 +48,16 @@ def preflight(params: Params, plan: Plan) -> None:
     """Raise now what would otherwise stop the pipeline only after its proxies are trained.
 
     Limits that no mixture meets, a swarm that identifies no law, a recipe whose numbers do not fit, a task that cannot
-    be read.
+    be read. Recipe and tasks are of no account when the proxies are trained elsewhere.
     """
     load_runtime()
     target = params.target_settings()
     caps = domain_caps(plan.dataset, target.tokens, target.repetition)
     require_feasible(plan.dataset, plan.space, caps, target.tokens, target.repetition)
-    params.recipe(params.load_tokenizer().vocabulary)
     make_swarm(plan, params.swarm.runs_per_domain, params.sampling())
+    if params.proxy.external:
+        return
+    params.recipe(params.load_tokenizer().vocabulary)
     for task in params.tasks.names:
         if not params.task_path(task).exists():
             raise DataError(f"{params.task_path(task)}: no such task; add the file or take it out of tasks.families")

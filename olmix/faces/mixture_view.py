@@ -7,6 +7,7 @@ from typing import Any
 
 from olmix.core.mixture import total_variation
 from olmix.core.plan import Plan
+from olmix.faces.config import load_params
 from olmix.faces.table import bar, table
 from olmix.outputs.mixture_file import MixtureFile
 from olmix.outputs.validation import CARRIED, NATURAL, PROPOSAL, UNIFORM
@@ -24,6 +25,8 @@ SAME = 1e-5
 def measured_lines(validation: Mapping[str, Any]) -> list[str]:
     """What the validation measured, one line a baseline."""
     if PROPOSAL not in validation:
+        if load_params().proxy.external:
+            return ["Not measured: proxies are trained elsewhere (proxy.external)."]
         return ["Not measured: validate.seeds is 0."]
     proposal = validation[PROPOSAL]
     lines = [

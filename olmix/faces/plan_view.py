@@ -27,8 +27,8 @@ class PlanView:
     """A plan and what is said about it.
 
     `caps` (None when there is no target), swarm runs with and without reuse, runs of the validation, stale stages
-    (None when the pipeline was not asked), whether the accepted mixture is for this very dataset, and whether the
-    pipeline's own plan is the same already.
+    (None when the pipeline was not asked), whether the accepted mixture is for this very dataset, whether the
+    pipeline's own plan is the same already, and whether the proxies are trained elsewhere.
     """
 
     plan: Plan
@@ -39,6 +39,7 @@ class PlanView:
     stale: Sequence[str] | None = None
     accepted: bool = False
     same_plan: bool = False
+    external: bool = False
 
     @property
     def something_to_do(self) -> bool:
@@ -72,6 +73,7 @@ class PlanView:
             "runs": 0 if self.settled else self.runs,
             "runs_without_reuse": self.runs_without_reuse,
             "validation_runs": self.validation_runs,
+            "external": self.external,
             "duplicates": [list(names) for names in plan.duplicates],
             "stale": list(self.stale) if self.stale is not None else None,
             "something_to_do": self.something_to_do,
@@ -109,10 +111,7 @@ class PlanView:
         if freed:
             lines.append(f"  recomputed though unchanged: {', '.join(freed)}")
         lines.append(self._virtual())
-        lines.append(
-            f"Runs: {self.runs} in the swarm ({self.runs_without_reuse} without reuse), "
-            f"{self.validation_runs} to validate the proposal; those in the journal are not trained again"
-        )
+        lines.append(self._runs())
         lines += ["", self._summary()]
         return "\n".join(lines)
 
@@ -143,6 +142,17 @@ class PlanView:
             text += f", capacity {min(capacity, 1.0):.1%}{limit}"
         return text
 
+    def _runs(self) -> str:
+        if self.external:
+            return (
+                f"Runs: {self.runs} to train elsewhere ({self.runs_without_reuse} without reuse); "
+                "their weights come into build/ratios.csv, their metrics go into external/"
+            )
+        return (
+            f"Runs: {self.runs} in the swarm ({self.runs_without_reuse} without reuse), "
+            f"{self.validation_runs} to validate the proposal; those in the journal are not trained again"
+        )
+
     def _summary(self) -> str:
         counts = [
             f"{sum(change.kind == kind for change in self.plan.changes)} {verb}"
@@ -152,10 +162,13 @@ class PlanView:
         changes = ", ".join(counts) or "no change"
         if self.stale is not None and not self.stale:
             return f"Summary: {changes}; nothing to run, the pipeline is up to date (olmix accept takes its proposal)"
-        if self.stale and self.same_plan and not {"swarm", "collapse", "train"} & set(self.stale):
+        # Runs that are trained elsewhere are there when their metrics are: when evaluate has seen them.
+        needs = {"swarm", "evaluate"} if self.external else {"swarm", "collapse", "train"}
+        if self.stale and self.same_plan and not needs & set(self.stale):
             return f"Summary: {changes}; no proxy for the swarm; to run: {', '.join(self.stale)} and what follows"
         saved = 1 - self.runs / self.runs_without_reuse
-        runs = f"{self.runs} proxy runs" + (f", {saved:.0%} fewer than without reuse" if saved > 0 else "")
+        what = "runs to train elsewhere" if self.external else "proxy runs"
+        runs = f"{self.runs} {what}" + (f", {saved:.0%} fewer than without reuse" if saved > 0 else "")
         stale = f"; to run: {', '.join(self.stale)} and what follows" if self.stale else ""
         return f"Summary: {changes}; {runs}{stale}"
 

@@ -35,10 +35,11 @@ def from_project(accepted: Path | None) -> PlanView:
         caps=domain_caps(dataset, params.target.tokens, params.target.repetition),
         runs=swarm_size(plan.dimensions, params.swarm.runs_per_domain),
         runs_without_reuse=swarm_size(len(dataset.names), params.swarm.runs_per_domain),
-        validation_runs=validation_size(plan, params.validation.seeds),
+        validation_runs=validation_size(plan, params.validation_seeds()),
         stale=stale_stages(),
         accepted=start.stands_for(dataset, reuse),
         same_plan=PLAN.exists() and read_plan() == plan,
+        external=params.proxy.external,
     )
 
 
@@ -69,7 +70,8 @@ def from_files(
         caps=domain_caps(dataset, tokens, limit) if tokens else None,
         runs=swarm_size(plan.dimensions, c),
         runs_without_reuse=swarm_size(len(dataset.names), c),
-        validation_runs=validation_size(plan, params.validation.seeds) if params else 0,
+        validation_runs=validation_size(plan, params.validation_seeds()) if params else 0,
         accepted=start.stands_for(dataset, reuse),
         same_plan=True,
+        external=params is not None and params.proxy.external,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,8 @@ def write_evaluations(records: Mapping[str, Mapping[str, Any]], scores: Mapping[
 class SwarmResults:
     """What a law is fitted to: K runs by name, their weights (K, m), and their BPB on n tasks (K, n).
 
-    `uniform` (n,) is the BPB of a model that knows nothing, on each task. `named` are all runs of the swarm that these
-    rows stand for: mixtures that come to the same sequences are one run.
+    `uniform` (n,) is the BPB of a model that knows nothing, on each task; nan where nobody measured it. `named` are
+    all runs of the swarm that these rows stand for: mixtures that come to the same sequences are one run.
     """
 
     runs: tuple[str, ...]
@@ -85,5 +86,7 @@ def read_results(coordinates: Sequence[str], tasks: Sequence[str]) -> SwarmResul
         tasks=tuple(tasks),
         weights=np.array([[row["weights"][name] for name in coordinates] for row in rows]),
         bpb=np.array([[row["tasks"][task]["bpb"] for task in tasks] for row in rows]),
-        uniform=np.array([rows[0]["tasks"][task]["uniform"] for task in tasks]) if rows else np.zeros(len(tasks)),
+        uniform=np.array([rows[0]["tasks"][task].get("uniform", math.nan) for task in tasks])
+        if rows
+        else np.zeros(len(tasks)),
     )

@@ -1,8 +1,12 @@
-"""`build/fit/`: the laws of all tasks with their bootstrap replicates, and what the swarm says about trusting them."""
+"""`build/fit/`: the law of all tasks with its runs and replicates, and what the swarm says of trusting it.
+
+`law.json` holds everything that a proposal asks about, so that nothing is fitted twice and a law of any kind is read
+back as it was.
+"""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from olmix.core.diagnostics import design_rank, out_of_fold, scores
-from olmix.core.loglinear import LogLinear, bootstrap_loglinear, fit_loglinear, never_sampled
+from olmix.core.diagnostics import design_rank, scores
+from olmix.core.fitting import FitSettings, SwarmFit, fit_swarm
+from olmix.core.law import Law
+from olmix.core.laws import law_kinds
+from olmix.core.observations import observe
+from olmix.core.repeats import merge_repeats
 from olmix.errors import SwarmError
 from olmix.files import read_json, write_json
 from olmix.outputs.evaluations import SwarmResults
+from olmix.outputs.fit_report import fit_values
 
 FIT = Path("build/fit")
 LAW, DIAGNOSTICS = FIT / "law.json", FIT / "diagnostics.json"
@@ -23,24 +32,12 @@ UNLEARNED = 0.9
 
 
 @dataclass(frozen=True)
-class FitSettings:
-    """Huber delta in BPB, ridge, folds of the cross-validation, bootstrap replicates, and the seed of both."""
-
-    delta: float = 0.02
-    ridge: float = 1e-8
-    folds: int = 5
-    replicates: int = 60
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class Laws:
-    """The law of every task, over the swarm's coordinates, and its bootstrap replicates."""
+    """The law of every task, over the swarm's coordinates, with all that was fitted beside it."""
 
     coordinates: tuple[str, ...]
     tasks: tuple[str, ...]
-    law: LogLinear
-    replicates: tuple[LogLinear, ...]
+    fit: SwarmFit
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Fit:
 def fit_laws(
     results: SwarmResults, wanted: Sequence[str], task_weights: Mapping[str, float], settings: FitSettings
 ) -> Fit:
-    """Fit the log-linear law of every task and cross-validate it; raises SwarmError when too few runs are there."""
+    """Fit the law of every task and cross-validate it; raises SwarmError when too few runs are there."""
     if not wanted:
         return Fit(None, {"tasks": {}, "runs": {"used": 0, "missing": []}}, ())
     missing = [run for run in wanted if run not in results.named]
@@ -65,67 +62,35 @@ def fit_laws(
             f"{len(results.runs)} distinct of {len(wanted)} runs are there; missing: {', '.join(missing) or 'none'}; "
             f"too few for the {parameters} parameters of a law; raise swarm.runs_per_domain, or dvc repro -f -s train"
         )
-    fit = functools.partial(fit_loglinear, delta=settings.delta, ridge=settings.ridge)
-    law = fit(results.weights, results.bpb)
-    replicates = bootstrap_loglinear(
-        results.weights,
-        results.bpb,
-        settings.replicates,
-        settings.seed,
-        law=law,
-        delta=settings.delta,
-        ridge=settings.ridge,
-    )
-    held_out = out_of_fold(
-        # A fold of a swarm of m + 1 runs has fewer runs than domains; what it predicts then is honestly bad.
-        functools.partial(fit, allow_underdetermined=True),
-        results.weights,
-        results.bpb,
-        folds=min(settings.folds, len(results.runs)),
-        seed=settings.seed,
-        ids=results.runs,
-    )
     weights = np.array([task_weights[task] for task in results.tasks])
-    score = scores(held_out, results.bpb, weights)
-    shape = design_rank(results.weights)
-    never = [n for n, empty in zip(results.coordinates, never_sampled(results.weights), strict=True) if empty]
+    fit = fit_swarm(observe(results.weights, results.bpb), results.runs, weights / weights.sum(), settings)
+    # nan, where nobody measured a model that knows nothing, compares as False.
     unlearned = [
         task
         for task, best, uniform in zip(results.tasks, results.bpb.min(axis=0), results.uniform, strict=True)
         if best > UNLEARNED * uniform
     ]
-    tasks = {
-        task: {
-            "loss": float(law.loss[j]),
-            "spearman": float(score.spearman[j]),
-            "pearson": float(score.pearson[j]),
-            "rmse": float(score.rmse[j]),
-            "coefficient_norm": float(np.linalg.norm(law.coefficients[j])),
-            "lowest_bpb": float(results.bpb[:, j].min()),
-            "highest_bpb": float(results.bpb[:, j].max()),
-            "uniform_model_bpb": float(results.uniform[j]),
-        }
-        for j, task in enumerate(results.tasks)
-    }
+    values = fit_values(fit, results.tasks, results.coordinates)
+    for task, uniform in zip(results.tasks, results.uniform, strict=True):
+        values["tasks"][task]["uniform_model_bpb"] = float(uniform)
     diagnostics = {
-        "tasks": tasks,
-        "mean": {"spearman": score.mean_spearman, "pearson": score.mean_pearson, "rmse": score.mean_rmse},
-        "design": {"rank": shape.rank, "coordinates": len(results.coordinates), "condition": shape.condition},
+        **values,
         "runs": {"used": len(results.runs), "missing": missing},
-        "never_sampled": never,
         "unlearned_tasks": unlearned,
     }
     warnings = []
     if missing:
         warnings.append(f"{len(missing)} runs are missing ({', '.join(missing)}); fitted on {len(results.runs)}")
-    if shape.rank < len(results.coordinates):
-        warnings.append(f"the mixtures have rank {shape.rank} for {len(results.coordinates)} domains")
-    warnings += [f"domain {name} was never sampled: its coefficient is not from data" for name in never]
+    if fit.design.rank < len(results.coordinates):
+        warnings.append(f"the mixtures have rank {fit.design.rank} for {len(results.coordinates)} domains")
+    warnings += [
+        f"domain {name} was never sampled: its coefficient is not from data" for name in values["never_sampled"]
+    ]
     warnings += [
         f"task {task}: no run is much better than a model that knows nothing; no domain may hold its format"
         for task in unlearned
     ]
-    return Fit(Laws(results.coordinates, results.tasks, law, tuple(replicates)), diagnostics, tuple(warnings))
+    return Fit(Laws(results.coordinates, results.tasks, fit), diagnostics, tuple(warnings))
 
 
 def write_fit(fit: Fit) -> None:
@@ -133,36 +98,69 @@ def write_fit(fit: Fit) -> None:
     FIT.mkdir(parents=True, exist_ok=True)
     write_json(DIAGNOSTICS, {**fit.diagnostics, "warnings": list(fit.warnings)})
     if fit.laws is not None:
-        laws = fit.laws
-        write_json(
-            LAW,
-            {
-                "law": "log-linear",
-                "coordinates": list(laws.coordinates),
-                "tasks": list(laws.tasks),
-                "fit": _law_to_json(laws.law),
-                "replicates": [_law_to_json(law) for law in laws.replicates],
-            },
-        )
+        write_json(LAW, laws_to_json(fit.laws))
 
 
-def read_laws() -> Laws:
-    """The laws of this pipeline."""
-    content = read_json(LAW)
-    return Laws(
-        tuple(content["coordinates"]),
-        tuple(content["tasks"]),
-        _law_from_json(content["fit"]),
-        tuple(_law_from_json(law) for law in content["replicates"]),
+def read_laws(task_weights: Mapping[str, float]) -> Laws:
+    """The laws of this pipeline; `task_weights` weigh the tasks in the scores of their mean."""
+    return laws_from_json(read_json(LAW), task_weights)
+
+
+def laws_to_json(laws: Laws) -> dict[str, Any]:
+    """Laws as plain values."""
+    fit = laws.fit
+    return {
+        "law": fit.kind.name,
+        "coordinates": list(laws.coordinates),
+        "tasks": list(laws.tasks),
+        "runs": list(fit.runs),
+        "mixtures": fit.newest.mixtures,
+        "bpb": fit.newest.bpb,
+        "weights": fit.newest.weights,
+        "held_out": fit.held_out,
+        "fit": _law_to_json(fit.law),
+        "replicates": [_law_to_json(law) for law in fit.replicates],
+    }
+
+
+def laws_from_json(content: Mapping[str, Any], task_weights: Mapping[str, float]) -> Laws:
+    """Laws from what `laws_to_json` made."""
+    kind = law_kinds()[content["law"]]
+    tasks = tuple(content["tasks"])
+    weights = np.array([task_weights[task] for task in tasks])
+    repeats = merge_repeats(
+        observe(*(np.array(content[name]) for name in ("mixtures", "bpb", "weights"))), content["runs"]
     )
+    newest = repeats.observations
+    held_out = np.array(content["held_out"], dtype=np.float64)
+    fit = SwarmFit(
+        kind=kind,
+        law=_law_from_json(kind.fitted, content["fit"]),
+        replicates=tuple(_law_from_json(kind.fitted, law) for law in content["replicates"]),
+        observations=newest,
+        repeats=repeats,
+        held_out=held_out,
+        scores=scores(held_out, newest.bpb, weights, newest.weights),
+        design=design_rank(newest.mixtures),
+        choice=None,
+        older=(),
+    )
+    return Laws(tuple(content["coordinates"]), tasks, fit)
 
 
-_FIELDS = ("floor", "coefficients", "loss", "lower", "upper")
+def _law_to_json(law: Law) -> dict[str, Any]:
+    """The fields of a fitted law: arrays, numbers, strings, tuples of strings."""
+    fields = {field.name: getattr(law, field.name) for field in dataclasses.fields(law)}  # type: ignore[arg-type]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
-def _law_to_json(law: LogLinear) -> dict[str, Any]:
-    return {name: getattr(law, name).tolist() for name in _FIELDS}
+def _law_from_json(fitted: type[Law], content: Mapping[str, Any]) -> Law:
+    return fitted(**{name: _field(value) for name, value in content.items()})
 
 
-def _law_from_json(content: Mapping[str, Any]) -> LogLinear:
-    return LogLinear(**{name: np.array(content[name]) for name in _FIELDS})
+def _field(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    if value and isinstance(value[0], str):
+        return tuple(value)
+    return np.array(value, dtype=np.float64)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from olmix.core.dataset import Dataset
+from olmix.core.law import LawKind
+from olmix.core.laws import CHOOSABLE, law_kinds
 from olmix.core.limits import cap_proportionally, domain_caps, require_feasible
 from olmix.core.mixture import Mixture, Share, kl_divergence, repetition
+from olmix.core.objective import Array
 from olmix.core.plan import Plan
 from olmix.core.quantise import quantise_within
-from olmix.core.solver import Solution, solve
+from olmix.core.trust import Problem, Trust, examine
 from olmix.errors import MixtureError
+from olmix.outputs.fit_report import SMALLEST_GAP, cap_price
 from olmix.outputs.law_file import Laws
 from olmix.outputs.mixture_file import MixtureFile
 
 HEADING = "What the pipeline proposes. Written by `dvc repro`; `olmix accept` makes it the accepted mixture."
-
-# A gap below this is rounding, which differs between machines; the file gives the bound, so that a diff stays quiet.
-SMALLEST_GAP = 1e-12
 
 
 @dataclass(frozen=True)
@@ -38,35 +40,23 @@ def propose(plan: Plan, laws: Laws | None, task_weights: Mapping[str, float], ta
     require_feasible(plan.dataset, plan.space, caps, target.tokens, target.repetition)
     if laws is None:
         return _carried(plan, caps, target)
-    weights = np.array([task_weights[task] for task in laws.tasks])
-    objective = laws.law.objective(weights)
-    reference = plan.space.reference(plan.dataset.natural)
-    solution = solve(objective, reference=reference, kl=kl, caps=plan.space.caps(caps))
-    unlimited = solve(objective, reference=reference, kl=kl, caps=np.ones(len(reference)))
-    predicted: dict[str, Any] = {"proposal": _predict(laws, weights, solution.weights)}
-    if not plan.space.members:
-        # A law of a reuse swarm knows natural shares only of the virtual domain, not inside it: nothing to say there.
-        natural = plan.space.collapse(plan.dataset.natural)
-        predicted["natural"] = _predict(laws, weights, natural)
-    predicted["unconstrained"] = _predict(laws, weights, unlimited.weights)
+    trust = examine(laws.fit, problem_of(plan, laws, task_weights, plan.space.caps(caps), kl), _others(laws))
     names = plan.dataset.names
-    expanded = plan.space.expand(solution.weights)
+    expanded = plan.space.expand(trust.proposal.weights)
     rounded = quantise_within([expanded[n] for n in names], [caps[n] for n in names])
     mixture = dict(zip(names, rounded.tolist(), strict=True))
-    certificate = {
-        "gap": max(float(solution.gap), SMALLEST_GAP),
-        "iterations": solution.iterations,
-        "kl_weight": kl,
-        "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6),
-    }
-    shadow = _shadow_prices(plan, caps, solution)
     sections = {
-        "predicted": predicted,
-        "certificate": {**certificate, **({"cap_prices": shadow} if shadow else {})},
+        "predicted": predicted_section(trust, baseline="natural"),
+        "certificate": {
+            **certificate_section(trust, kl),
+            "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6),
+            **_prices(plan, caps, trust),
+        },
+        "trust": _trust_section(laws, trust),
         "target": {"tokens": target.tokens, "repetition": target.repetition},
         "plan": _plan_section(plan),
     }
-    return _file(plan, mixture, caps, target, sections)
+    return mixture_file(plan.dataset, mixture, caps, target, sections)
 
 
 def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFile:
@@ -84,20 +74,21 @@ def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFi
         "target": {"tokens": target.tokens, "repetition": target.repetition},
         "plan": _plan_section(plan),
     }
-    return _file(plan, mixture, caps, target, sections)
+    return mixture_file(plan.dataset, mixture, caps, target, sections)
 
 
-def _file(
-    plan: Plan,
+def mixture_file(
+    dataset: Dataset,
     mixture: Mapping[str, float],
     caps: Mapping[str, float],
-    target: Target,
+    target: Target | None,
     sections: Mapping[str, Any],
 ) -> MixtureFile:
-    domains = plan.dataset.domains
+    """The file of a rounded mixture of `dataset` under `caps` by name, with what is to stand below it."""
+    domains = dataset.domains
     rows = {
         name: {
-            "repetition": repetition(weight, domains[name].tokens, target.tokens),
+            **({"repetition": repetition(weight, domains[name].tokens, target.tokens)} if target else {}),
             # Rounding may leave the last digit of a capped weight under its cap.
             "capped": caps[name] < 1 and weight >= caps[name] - 1e-6,
         }
@@ -105,31 +96,83 @@ def _file(
     }
     shares = {name: Share(weight, domains[name].tokens, domains[name].digest) for name, weight in mixture.items()}
     return MixtureFile(
-        mixture=Mixture(shares, plan.dataset.tokenizer),
+        mixture=Mixture(shares, dataset.tokenizer),
         rows=rows,
-        dataset=plan.dataset.digest,
+        dataset=dataset.digest,
         sections=sections,
     )
 
 
-def _predict(laws: Laws, task_weights: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, float | None]:
-    """Predicted mean BPB and its deviation over bootstrap replicates: the noise of the runs, not the law's error."""
-    share = task_weights / task_weights.sum()
-    spread = [float(law.predict(weights) @ share) for law in laws.replicates]
+def problem_of(plan: Plan, laws: Laws, task_weights: Mapping[str, float], caps: Array, kl: float) -> Problem:
+    """What the proposal of a plan minimises, in the plan's coordinates.
+
+    A law of a reuse swarm knows natural shares only of the virtual domain, not inside it: there is no baseline then.
+    """
+    weights = np.array([task_weights[task] for task in laws.tasks])
+    natural = None if plan.space.members else plan.space.collapse(plan.dataset.natural)
+    return Problem(weights / weights.sum(), plan.space.reference(plan.dataset.natural), kl, caps, natural)
+
+
+def _others(laws: Laws) -> dict[str, LawKind]:
+    """The laws whose word stands beside a proposal."""
+    kinds = law_kinds()
+    return {name: kinds[name] for name in CHOOSABLE if name != laws.fit.kind.name}
+
+
+def predicted_section(trust: Trust, baseline: str) -> dict[str, Any]:
+    """Predicted mean BPB with its deviation over bootstrap replicates: the noise of the runs, not the law's error."""
+    names = {"proposal": "proposal", "baseline": baseline, "unconstrained": "unconstrained"}
     return {
-        "bpb": round(float(laws.law.predict(weights) @ share), 6),
-        "standard_error": round(float(np.std(spread, ddof=1)), 6) if len(spread) > 1 else None,
+        shown: {"bpb": round(value.value, 6), "standard_error": rounded(value.standard_error)}
+        for name, shown in names.items()
+        if (value := trust.mean_bpb.get(name)) is not None
     }
 
 
-def _shadow_prices(plan: Plan, caps: Mapping[str, float], solution: Solution) -> dict[str, float]:
+def certificate_section(trust: Trust, kl: float) -> dict[str, Any]:
+    """How the proposal was found: the duality gap of a certified one, else how many mixtures a search scored."""
+    proposal = trust.proposal
+    found = (
+        {"searched": proposal.steps}
+        if proposal.gap is None
+        else {"gap": max(float(proposal.gap), SMALLEST_GAP), "iterations": proposal.steps}
+    )
+    return {**found, "kl_weight": kl}
+
+
+def rounded(value: float) -> float | None:
+    """Six decimals, None for what is not known."""
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _trust_section(laws: Laws, trust: Trust) -> dict[str, Any]:
+    """The answers to the questions of trust that a review should see, rounded so that a diff stays quiet."""
+    return {
+        "law": laws.fit.kind.name,
+        "mirage": trust.mirage,
+        "nearest_run": round(trust.distance, 3),
+        "leverage": round(trust.leverage, 3),
+        "largest_leverage_of_a_run": round(trust.largest_leverage, 3),
+        "moved_by_resampling": None if trust.moved is None else round(trust.moved, 3),
+        "other_laws": {
+            law.name: {
+                "bpb": round(law.bpb, 4),
+                "distance": None if law.distance is None else round(law.distance, 3),
+            }
+            for law in trust.laws
+        },
+    }
+
+
+def _prices(plan: Plan, caps: Mapping[str, float], trust: Trust) -> dict[str, Any]:
     """What the objective would fall by, per unit of share, if a binding cap rose (the virtual one: its scarcest)."""
     prices = {}
-    for name, price, capped in zip(plan.space.names, solution.multipliers, solution.capped, strict=True):
-        if capped:
+    for i, name in enumerate(plan.space.names):
+        price = cap_price(trust, i)
+        if price is not None:
             domain = plan.space.scarcest(caps) if name not in plan.dataset.domains else name
-            prices[domain] = round(float(price), 6)
-    return dict(sorted(prices.items()))
+            prices[domain] = round(price, 6)
+    return {"cap_prices": dict(sorted(prices.items()))} if prices else {}
 
 
 def _plan_section(plan: Plan) -> dict[str, Any]:

@@ -1,0 +1,168 @@
+"""From the runs of a swarm to a law and what is known about it: repeats merged, older swarms joined, the law chosen by
+cross-validation where that is wanted, its replicates and its predictions out of fold.
+
+Everything that fits a swarm goes through here, the pipeline as well as a table that somebody else produced.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from olmix.core.bootstrap import bootstrap
+from olmix.core.diagnostics import DesignRank, Scores, design_rank, out_of_fold, scores
+from olmix.core.exponential import HUBER_DELTA
+from olmix.core.joining import Older, join
+from olmix.core.law import Law, LawKind
+from olmix.core.laws import AUTO, CHOOSABLE, LOG_LINEAR, law_kinds
+from olmix.core.loglinear import RIDGE
+from olmix.core.objective import Array
+from olmix.core.observations import Observations, stack
+from olmix.core.repeats import Repeats, merge_repeats
+from olmix.core.selection import Choice, choose
+from olmix.errors import SwarmError
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The law by name, or `auto`; Huber delta (BPB) and ridge of the log-linear law; folds of the cross-validation,
+    bootstrap replicates, and the seed of both.
+    """
+
+    law: str = LOG_LINEAR
+    delta: float = HUBER_DELTA
+    ridge: float = RIDGE
+    folds: int = 5
+    replicates: int = 60
+    seed: int = 0
+
+    def kinds(self) -> dict[str, LawKind]:
+        """Every law under these settings."""
+        return law_kinds(self.delta, self.ridge)
+
+
+@dataclass(frozen=True)
+class SwarmFit:
+    """A law fitted to a swarm.
+
+    observations: all that it was fitted to, the newest swarm's distinct mixtures first; repeats: what merging them
+    found; held_out (K', n): BPB of the newest swarm's mixtures as predicted out of fold, and their scores; choice: how
+    `auto` decided; older: how the older swarms joined.
+    """
+
+    kind: LawKind
+    law: Law
+    replicates: tuple[Law, ...]
+    observations: Observations
+    repeats: Repeats
+    held_out: Array
+    scores: Scores
+    design: DesignRank
+    choice: Choice | None
+    older: tuple[Older, ...]
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Ids of the newest swarm's distinct mixtures."""
+        return self.repeats.ids
+
+    @property
+    def newest(self) -> Observations:
+        """The newest swarm alone."""
+        return self.repeats.observations
+
+
+def fit_swarm(
+    observations: Observations,
+    ids: Sequence[str],
+    task_weights: Array,
+    settings: FitSettings,
+    *,
+    older: Sequence[Observations] = (),
+    report: Callable[[str], None] = lambda what: None,
+) -> SwarmFit:
+    """Fit a swarm: observations (K, m), (K, n), ids (K,), task_weights (n,); `older` over the same domains and tasks.
+
+    `report` is called with what begins. Raises SwarmError for an unknown law and for fewer distinct mixtures than the
+    law asks for.
+    """
+    kinds = settings.kinds()
+    repeats = merge_repeats(observations, ids)
+    newest = repeats.observations
+    require_runs(settings.law, kinds, newest, older)
+    background = stack(older) if older else None
+    choice = None
+    if settings.law == AUTO:
+        usable = {name: kinds[name] for name in CHOOSABLE if _enough(kinds[name], newest, older)}
+        reference = LOG_LINEAR if LOG_LINEAR in usable else sorted(usable)[0]
+        choice = choose(
+            usable,
+            reference,
+            newest,
+            repeats.ids,
+            task_weights,
+            seed=settings.seed,
+            folds=settings.folds,
+            beside=background,
+            report=lambda name: report(f"cross-validate {name}"),
+        )
+    kind = kinds[choice.best if choice else settings.law]
+    joined = join(
+        kind, newest, older, repeats.ids, task_weights, seed=settings.seed, report=lambda what: report(f"join {what}")
+    )
+    counted = [o.observations for o in joined if o.weight > 0]
+    everything = stack([newest, *counted])
+    report(f"fit {kind.name}")
+    law = kind.fit(everything)
+    report("cross-validate")
+    held_out = out_of_fold(
+        kind.fit,
+        newest,
+        repeats.ids,
+        min(settings.folds, len(repeats.ids)),
+        settings.seed,
+        stack(counted) if counted else None,
+    )
+    report(f"bootstrap, {settings.replicates} replicates")
+    replicates = bootstrap(kind, everything, law, settings.replicates, settings.seed)
+    return SwarmFit(
+        kind,
+        law,
+        tuple(replicates),
+        everything,
+        repeats,
+        held_out,
+        scores(held_out, newest.bpb, task_weights, newest.weights),
+        design_rank(everything.mixtures),
+        choice,
+        joined,
+    )
+
+
+def require_runs(law: str, kinds: dict[str, LawKind], newest: Observations, older: Sequence[Observations] = ()) -> None:
+    """Raise SwarmError for a law that is unknown or that asks for more distinct mixtures than there are."""
+    if law != AUTO and law not in kinds:
+        raise SwarmError(f"no law {law!r}; the laws are {', '.join([AUTO, *sorted(kinds)])}")
+    names = [law] if law != AUTO else list(CHOOSABLE)
+    if any(_enough(kinds[name], newest, older) for name in names):
+        return
+    least = min(kinds[name].least_runs(_sampled(newest, older)) for name in names)
+    raise SwarmError(
+        f"{_rows(newest, older)} runs with distinct mixtures are too few for law {law}: it needs {least} over "
+        f"{_sampled(newest, older)} sampled domains; train more, or name another law"
+    )
+
+
+def _enough(kind: LawKind, newest: Observations, older: Sequence[Observations]) -> bool:
+    return _rows(newest, older) >= kind.least_runs(_sampled(newest, older))
+
+
+def _rows(newest: Observations, older: Sequence[Observations]) -> int:
+    return sum(int(o.counted.sum()) for o in (newest, *older))
+
+
+def _sampled(newest: Observations, older: Sequence[Observations]) -> int:
+    return int((~functools.reduce(np.logical_and, [o.never_sampled for o in (newest, *older)])).sum())

@@ -1,0 +1,293 @@
+"""`olmix fit`: from tables of a swarm, whoever trained it, to a law, a mixture, and how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from olmix.core.dataset import Dataset, Domain
+from olmix.core.fitting import SwarmFit, fit_swarm, require_runs
+from olmix.core.law import LawKind
+from olmix.core.laws import CHOOSABLE
+from olmix.core.mixture import kl_divergence
+from olmix.core.objective import Array
+from olmix.core.observations import Observations, observe
+from olmix.core.quantise import quantise_within
+from olmix.core.seeds import named_key
+from olmix.core.selection import Curve, learning_curve
+from olmix.core.trust import Problem, Trust, examine
+from olmix.errors import ConfigError, InfeasibleError
+from olmix.faces.fit_options import FitOptions
+from olmix.files import write_json
+from olmix.outputs.fit_report import curve_values, fit_values, trust_values
+from olmix.outputs.mixture_file import MixtureFile, write_mixture
+from olmix.outputs.proposal import Target, certificate_section, mixture_file, predicted_section
+from olmix.results.older import align, bpb_of, masked, renamed
+from olmix.results.presets import preset, preset_names, preset_tasks, read_preset
+from olmix.results.priors import aligned, read_priors
+from olmix.results.swarm_results import SwarmTable, join, only, subset
+from olmix.results.table import first_few, read_ids, read_result_table
+from olmix.results.tasks import Groups, SetAside, tasks_of
+
+HEADING = (
+    "What `olmix fit` proposes for tables of a swarm. The digests name domains and their tokens: no content was read."
+)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be proposed: the problem over all columns, and the tokens (m,) of the newest swarm's domains."""
+
+    problem: Problem
+    tokens: Array
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that was read and checked, before anything is fitted.
+
+    `columns` are the newest swarm's domains and those that only older swarms know; wanted is None without priors.
+    """
+
+    options: FitOptions
+    table: SwarmTable
+    aside: tuple[SetAside, ...]
+    columns: tuple[str, ...]
+    newest: Observations
+    older: tuple[Observations, ...]
+    task_weights: Array
+    families: Mapping[str, tuple[str, ...]]
+    wanted: Wanted | None
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The newest swarm's domains."""
+        return self.table.domains
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A proposal: the problem it solves, what is known about it, and its file."""
+
+    problem: Problem
+    trust: Trust
+    mixture: MixtureFile
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What `olmix fit` found: the fit, the answer (None without priors), and learning curves when asked for."""
+
+    inputs: Inputs
+    fit: SwarmFit
+    answer: Answer | None
+    curves: tuple[Curve, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """`diagnostics.json`."""
+        inputs = self.inputs
+        values = {
+            **fit_values(self.fit, inputs.table.tasks, inputs.columns),
+            "runs": {
+                "used": len(inputs.table.runs),
+                "set_aside": [{"run": a.run, "missing": list(a.missing)} for a in inputs.aside],
+            },
+            "task_weights": dict(zip(inputs.table.tasks, inputs.task_weights.tolist(), strict=True)),
+        }
+        if self.answer is not None:
+            values["proposal"] = trust_values(self.answer.trust, inputs.columns)
+        if self.curves:
+            values["curves"] = curve_values(self.curves)
+        return values
+
+
+def read_inputs(options: FitOptions) -> Inputs:
+    """Read and check all files of `options`; raises DataError, ConfigError, SwarmError or InfeasibleError, one line."""
+    groups, families, table, aside = _newest(options)
+    others = [_older(swarm.ratios, swarm.metrics, swarm.domains) for swarm in options.also]
+    joined = align(table, others)
+    mask = _mask(options.mask, table.tasks)
+    bpb = [table.bpb, *(bpb_of(other, table.tasks, groups) for other in others)]
+    observations = [
+        _observed(x, masked(y, t.runs, table.tasks, mask))
+        for x, y, t in zip(joined.mixtures, bpb, [table, *others], strict=True)
+    ]
+    weights = _task_weights(options.weights, table.tasks, families)
+    inputs = Inputs(
+        options,
+        table,
+        aside,
+        joined.domains,
+        observations[0],
+        tuple(observations[1:]),
+        weights,
+        families,
+        None,
+    )
+    require_runs(options.law, options.settings().kinds(), observations[0], observations[1:])
+    return inputs if options.priors is None else _with_priors(inputs, options.priors)
+
+
+def fit_tables(inputs: Inputs, report: Report = lambda what: None) -> FitReport:
+    """Fit, choose, propose and examine; `report` is called with what begins."""
+    settings = inputs.options.settings()
+    fit = fit_swarm(inputs.newest, inputs.table.runs, inputs.task_weights, settings, older=inputs.older, report=report)
+    kinds = settings.kinds()
+    answer = None
+    if inputs.wanted is not None:
+        others = {name: kinds[name] for name in CHOOSABLE}
+        trust = examine(fit, inputs.wanted.problem, others, report=report)
+        answer = Answer(inputs.wanted.problem, trust, _mixture(inputs, inputs.wanted, fit, trust))
+    curves = _curves(inputs, {name: kinds[name] for name in {*CHOOSABLE, fit.kind.name}}, report)
+    return FitReport(inputs, fit, answer, curves)
+
+
+def write_report(report: FitReport) -> list[Path]:
+    """Write mixture.yaml and diagnostics.json to the output folder; returns what was written."""
+    out = report.inputs.options.out
+    written = [out / "diagnostics.json"]
+    write_json(written[0], report.to_json())
+    if report.answer is not None:
+        written.insert(0, out / "mixture.yaml")
+        write_mixture(written[0], report.answer.mixture, HEADING)
+    return written
+
+
+def _newest(options: FitOptions) -> tuple[Groups, Mapping[str, tuple[str, ...]], SwarmTable, tuple[SetAside, ...]]:
+    """Groups, families, the newest swarm by tasks, and the runs that lack a used metric."""
+    chosen = None
+    unused = set(options.drop)
+    if options.preset is not None:
+        built_in = options.preset in preset_names() or not Path(options.preset).suffix
+        chosen = preset(options.preset) if built_in else read_preset(Path(options.preset))
+        unused |= set(chosen.drop)
+    table = join(read_result_table(options.ratios), read_result_table(options.metrics), unused)
+    if options.runs is not None:
+        table = subset(table, runs=options.runs, seed=options.seed)
+    if options.ids is not None:
+        table = only(table, read_ids(options.ids), str(options.ids))
+    if chosen is not None:
+        table, aside = preset_tasks(table, chosen, options.drop)
+        return chosen.groups, chosen.families, table, aside
+    table, aside = tasks_of(table, options.groups, options.drop)
+    return options.groups, {}, table, aside
+
+
+def _older(ratios: Path, metrics: Path, names: Mapping[str, str]) -> SwarmTable:
+    read = read_result_table(metrics)
+    return renamed(join(read_result_table(ratios), read, read.columns), names)
+
+
+def _observed(mixtures: Array, bpb: Array) -> Observations:
+    """Observations where a BPB that is missing, or no BPB, counts for nothing."""
+    return observe(mixtures, bpb, np.where(np.isfinite(bpb) & (bpb > 0), 1.0, 0.0))
+
+
+def _mask(path: Path | None, tasks: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    if path is None:
+        return {}
+    table = read_result_table(path)
+    unknown = [name for name in table.columns if name not in tasks]
+    if unknown:
+        raise ConfigError(f"{path}: masks {first_few(unknown)}, which is no task; the tasks are {first_few(tasks)}")
+    if not np.isin(table.values, (0.0, 1.0)).all():
+        raise ConfigError(f"{path}: a mask holds 1 where a run counts for a task and 0 where it does not")
+    return {
+        run: dict(zip(table.columns, row.tolist(), strict=True))
+        for run, row in zip(table.ids, table.values, strict=True)
+    }
+
+
+def _task_weights(
+    weights: Mapping[str, float], tasks: tuple[str, ...], families: Mapping[str, tuple[str, ...]]
+) -> Array:
+    """The weight of every task, its own or its family's, divided by their sum."""
+    unknown = sorted(set(weights) - set(tasks) - set(families))
+    if unknown:
+        known = f"the tasks are {first_few(tasks)}" + (f", the families {', '.join(families)}" if families else "")
+        raise ConfigError(f"weights: {first_few(unknown)}: no such task; {known}")
+    home = {task: family for family, members in families.items() for task in members}
+    values = np.array([weights.get(task, weights.get(home.get(task, ""), 1.0)) for task in tasks])
+    if values.sum() <= 0:
+        raise ConfigError("weights: all tasks have weight 0; give one of them more")
+    return np.asarray(values / values.sum())
+
+
+def _with_priors(inputs: Inputs, path: Path) -> Inputs:
+    """The inputs with the problem that the priors and limits make; raises InfeasibleError before anything is fitted."""
+    options, domains = inputs.options, inputs.domains
+    reference, tokens = aligned(read_priors(path), domains)
+    if tokens is None:
+        raise ConfigError(f"{path}: token_counts: missing; a mixture file says how many tokens each domain holds")
+    if options.reference == "natural":
+        reference = tokens / tokens.sum()
+    elif options.reference == "uniform":
+        reference = np.full(len(domains), 1 / len(domains))
+    whole = np.ones(len(inputs.columns))
+    whole[: len(domains)] = reference
+    baseline = np.zeros(len(inputs.columns))
+    baseline[: len(domains)] = reference
+    caps = caps_of(tokens, len(inputs.columns), options.target_tokens, options.repetition)
+    # The caps of many domains may sum to 1 but for rounding.
+    if caps.sum() < 1 - 1e-12:
+        raise _infeasible(options, tokens, float(caps.sum()))
+    return replace(inputs, wanted=Wanted(Problem(inputs.task_weights, whole, options.kl, caps, baseline), tokens))
+
+
+def caps_of(tokens: Array, columns: int, target_tokens: int | None, repetition: float) -> Array:
+    """The caps of all columns: k N / R, none without a target, and 0 for what only older swarms know."""
+    caps = np.zeros(columns)
+    caps[: len(tokens)] = 1.0
+    if target_tokens is not None:
+        caps[: len(tokens)] = np.minimum(repetition * tokens / target_tokens, 1.0)
+    return caps
+
+
+def _infeasible(options: FitOptions, tokens: Array, reach: float) -> InfeasibleError:
+    target, held = int(options.target_tokens or 0), int(tokens.sum())
+    return InfeasibleError(
+        f"{options.priors}: {target:,} tokens cannot be drawn with repetition {options.repetition:g}: the domains give "
+        f"{reach:.4g} of them, {round((1 - reach) * target):,} short; raise --repetition to "
+        f"{np.ceil(1000 * target / held) / 1000:g} or lower --target-tokens"
+    )
+
+
+def _mixture(inputs: Inputs, wanted: Wanted, fit: SwarmFit, trust: Trust) -> MixtureFile:
+    """The mixture file of a proposal, over the newest swarm's domains."""
+    options, names = inputs.options, inputs.domains
+    tokens = [int(n) for n in wanted.tokens]
+    dataset = Dataset({name: Domain(named_key("declared", name, n), n) for name, n in zip(names, tokens, strict=True)})
+    caps = dict(zip(names, wanted.problem.caps[: len(names)].tolist(), strict=True))
+    rounded = quantise_within(trust.proposal.weights[: len(names)], [caps[name] for name in names])
+    mixture = dict(zip(names, rounded.tolist(), strict=True))
+    reference = dict(zip(names, wanted.problem.reference[: len(names)].tolist(), strict=True))
+    sections: dict[str, Any] = {
+        "predicted": predicted_section(trust, baseline="reference"),
+        "certificate": {
+            **certificate_section(trust, options.kl),
+            "kl_to_reference": round(kl_divergence(mixture, reference), 6),
+        },
+        "law": fit.kind.name,
+        "reference": {name: round(share, 6) for name, share in reference.items()},
+    }
+    target = None
+    if options.target_tokens is not None:
+        target = Target(options.target_tokens, options.repetition)
+        sections["target"] = {"tokens": target.tokens, "repetition": target.repetition}
+    return mixture_file(dataset, mixture, caps, target, sections)
+
+
+def _curves(inputs: Inputs, kinds: Mapping[str, LawKind], report: Report) -> tuple[Curve, ...]:
+    if not inputs.options.curve:
+        return ()
+    curves = []
+    for name in sorted(kinds):
+        report(f"learning curve of {name}")
+        curves.append(learning_curve(kinds[name], inputs.newest, inputs.task_weights, seed=inputs.options.seed))
+    return tuple(curves)

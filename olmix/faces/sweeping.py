@@ -1,0 +1,134 @@
+"""`olmix sweep`: how the proposal moves with lambda, the repetition limit and the target tokens."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from olmix.core.fitting import fit_swarm
+from olmix.core.limits import domain_caps
+from olmix.core.objective import Array
+from olmix.core.sweep import Cell, sweep
+from olmix.errors import ConfigError, PipelineError
+from olmix.faces.config import load_params, parse_count
+from olmix.faces.fit_options import FitOptions
+from olmix.faces.fitting import caps_of, read_inputs
+from olmix.outputs.law_file import LAW, read_laws
+from olmix.outputs.plan_file import read_plan
+from olmix.outputs.proposal import problem_of
+
+TINY = sys.float_info.min
+LAMBDAS = (0.01, 0.02, 0.05, 0.1, 0.2)
+REPETITIONS = (1.0, 2.0, 4.0, 8.0)
+# Targets around the one that is named, as factors.
+AROUND = (0.25, 1.0, 4.0)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The cells and the names of their weights."""
+
+    cells: tuple[Cell, ...]
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is swept; targets None for a quarter, once and four times the target that is named."""
+
+    kls: Sequence[float] = LAMBDAS
+    repetitions: Sequence[float] = REPETITIONS
+    targets: Sequence[int] | None = None
+
+    def around(self, target: int | None) -> Sequence[int]:
+        """The targets, given the one that is named."""
+        if self.targets:
+            return self.targets
+        if target is None:
+            raise ConfigError("target tokens: missing; name --targets, or --target-tokens to sweep around it")
+        return tuple(max(1, round(factor * target)) for factor in AROUND)
+
+
+def grid_of(lambdas: str | None, repetitions: str | None, targets: str | None) -> Grid:
+    """The grid of three comma-separated lists; raises ConfigError for what is no positive number."""
+    return Grid(
+        _numbers(lambdas, "--lambdas", 0.0) if lambdas else LAMBDAS,
+        _numbers(repetitions, "--repetitions", TINY) if repetitions else REPETITIONS,
+        [parse_count(item) for item in targets.split(",")] if targets else None,
+    )
+
+
+def _numbers(text: str, option: str, least: float) -> list[float]:
+    numbers = []
+    for item in text.split(","):
+        try:
+            number = float(item)
+        except ValueError:
+            raise ConfigError(f"{option}: {item!r} is not a number; write numbers with commas between") from None
+        if not (math.isfinite(number) and number >= least):
+            raise ConfigError(f"{option}: {item} must be a finite number {'>= 0' if least == 0 else '> 0'}")
+        numbers.append(number)
+    return numbers
+
+
+def sweep_tables(options: FitOptions, grid: Grid, report: Report = lambda what: None) -> Sweep:
+    """Fit tables as `olmix fit` does, without its bootstrap, and sweep."""
+    settings = options.model_copy(update={"replicates": 0, "target_tokens": None}).settings()
+    targets = grid.around(options.target_tokens)
+    inputs = read_inputs(options.model_copy(update={"target_tokens": None}))
+    if inputs.wanted is None:
+        raise ConfigError("priors: missing; a sweep needs the tokens of the domains: --priors FILE")
+    fit = fit_swarm(inputs.newest, inputs.table.runs, inputs.task_weights, settings, older=inputs.older, report=report)
+    tokens = inputs.wanted.tokens
+
+    def caps(target: int, repetition: float) -> Array:
+        return caps_of(tokens, len(inputs.columns), target, repetition)
+
+    cells = sweep(
+        fit.law,
+        inputs.wanted.problem,
+        caps,
+        np.asarray(fit.newest.mixtures),
+        kls=grid.kls,
+        repetitions=grid.repetitions,
+        targets=targets,
+        report=lambda done, total: report(f"solve {done} of {total}"),
+    )
+    return Sweep(cells, inputs.domains)
+
+
+def sweep_project(grid: Grid, report: Report = lambda what: None) -> Sweep:
+    """Sweep with the laws of the project in this folder, in the coordinates of its plan.
+
+    Raises PipelineError where nothing is recomputed, or nothing has been fitted yet.
+    """
+    params = load_params()
+    if not LAW.exists():
+        raise PipelineError(f"{LAW}: no laws here yet; run dvc repro, or name RATIOS and METRICS")
+    plan = read_plan()
+    if not plan.affected:
+        raise PipelineError("build/plan.json: nothing is recomputed, so no law is there to sweep with")
+    weights, target = params.task_weights(), params.target_settings()
+    laws = read_laws(weights)
+    whole = np.ones(len(laws.coordinates))
+
+    def caps(tokens: int, repetition: float) -> Array:
+        return plan.space.caps(domain_caps(plan.dataset, tokens, repetition))
+
+    cells = sweep(
+        laws.fit.law,
+        problem_of(plan, laws, weights, whole, params.solve.kl),
+        caps,
+        laws.fit.newest.mixtures,
+        kls=grid.kls,
+        repetitions=grid.repetitions,
+        targets=grid.around(target.tokens),
+        report=lambda done, total: report(f"solve {done} of {total}"),
+    )
+    return Sweep(cells, laws.coordinates)

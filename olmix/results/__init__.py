@@ -1,0 +1,1 @@
+"""Results that others produced: tables of ratios and metrics, groupings of metrics into tasks, and priors."""
