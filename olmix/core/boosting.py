@@ -4,8 +4,9 @@ settings for tens of runs instead of hundreds.
 Trees of 4 leaves, which hold interactions of two or three domains; leaves may be as small as one run and are shrunk by
 an L2 term of one run, which orders unseen runs better than 5 runs a leaf on all public swarms (2 splits each). Every
 weight has its bin, rows and columns are not sampled, and there is one thread: the model is a function of the runs and
-not of their order. Of two domains that part the runs alike the first is taken. Gives up: slopes, since a tree is constant between its thresholds, so that a best mixture can only
-be searched for; and the space beyond the runs, where it stays at the outermost leaf.
+not of their order. Of two domains that part the runs alike the first is taken. Gives up: slopes, since a tree is
+constant between its thresholds, so that a best mixture can only be searched for; and the space beyond the runs, where
+it stays at the outermost leaf.
 
 LightGBM is an optional extra and is imported only here.
 """

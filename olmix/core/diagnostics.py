@@ -27,12 +27,14 @@ Array = NDArray[np.float64]
 class Scores:
     """Agreement of predictions with observations, for each task (n,) and for the weighted mean over tasks.
 
-    Correlations are nan where either side is constant; rmse in BPB.
+    Correlations are nan where either side is constant; rmse in BPB; relative_error (n,): rmse over the standard
+    deviation of what was observed.
     """
 
     spearman: Array
     pearson: Array
     rmse: Array
+    relative_error: Array
     mean_spearman: float
     mean_pearson: float
     mean_rmse: float
@@ -118,7 +120,12 @@ def scores(predicted: Array, observed: Array, weights: Array | None = None, seen
         ]
     spearman, pearson, rmse = (np.concatenate(parts) for parts in zip(*tasks, strict=True))
     mean = _agreement(*means)
-    return Scores(spearman, pearson, rmse, float(mean[0][0]), float(mean[1][0]), float(mean[2][0]))
+    spread = np.array(
+        [np.std(column[rows]) if rows.any() else np.nan for column, rows in zip(observed.T, there.T, strict=True)]
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = rmse / spread
+    return Scores(spearman, pearson, rmse, relative, float(mean[0][0]), float(mean[1][0]), float(mean[2][0]))
 
 
 def design_rank(mixtures: Array) -> DesignRank:

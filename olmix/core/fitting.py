@@ -126,8 +126,9 @@ def fit_swarm(
         settings.seed,
         stack(counted) if counted else None,
     )
-    report(f"bootstrap, {settings.replicates} replicates")
-    replicates = bootstrap(kind, everything, law, settings.replicates, settings.seed)
+    wanted = settings.replicates if kind.most_replicates is None else min(settings.replicates, kind.most_replicates)
+    report(f"bootstrap, {wanted} replicates")
+    replicates = bootstrap(kind, everything, law, wanted, settings.seed)
     return SwarmFit(
         kind,
         law,

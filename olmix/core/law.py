@@ -39,6 +39,7 @@ class LawKind:
     fit: observations to a fitted law, for any number of runs K >= 2 (a prior or a ridge decides what few runs leave
     open), raising SwarmError for observations it cannot use. refit: the same for reweighted observations, from a law
     that is near; it is what the bootstrap calls. least_runs: how many runs over m domains a proposal asks for.
+    most_replicates: a bound on bootstrap replicates, for a law whose fit takes seconds.
     """
 
     name: str
@@ -47,6 +48,7 @@ class LawKind:
     fit: Callable[[Observations], Law]
     least_runs: Callable[[int], int]
     refit: Callable[[Observations, Sequence[Array], Law], Sequence[Law]] | None = None
+    most_replicates: int | None = None
 
     @property
     def convex(self) -> bool:

@@ -59,16 +59,22 @@ class BiMix:
 
     def predict(self, mixtures: Array) -> Array:
         """BPB (..., n) at `mixtures` (..., m), clipped to [lower, upper]."""
-        unclipped: Array = self.constant + self._terms(mixtures, 0).sum(axis=-1)
+        x = np.asarray(mixtures, dtype=np.float64)
+        unclipped = np.empty((*x.shape[:-1], len(self.constant)))
+        # Tasks share a few exponents and shifts, and with them the powers.
+        kinds, kind = np.unique(np.stack([self.exponent, self.shift]), axis=1, return_inverse=True)
+        for k, (alpha, e) in enumerate(kinds.T):
+            tasks = kind == k
+            unclipped[..., tasks] = self.constant[tasks] + (x + e) ** -alpha @ self.amplitudes[tasks].T
         return np.clip(unclipped, self.lower, self.upper)
 
     def objective(self, weights: Array | None = None) -> BiMixObjective:
         """The weighted mean over tasks as the solver wants it; weights (n,) >= 0, equal by default."""
         return BiMixObjective(self, task_weights(len(self.constant), weights))
 
-    def _terms(self, mixtures: Array, steeper: int) -> Array:
-        """a_ij (p_i + e_j)^-(alpha_j + steeper), (..., n, m)."""
-        shifted = np.asarray(mixtures, dtype=np.float64)[..., None, :] + self.shift[:, None]
+    def _terms(self, mixture: Array, steeper: int) -> Array:
+        """a_ij (p_i + e_j)^-(alpha_j + steeper) at `mixture` (m,), (n, m)."""
+        shifted = np.asarray(mixture, dtype=np.float64) + self.shift[:, None]
         return np.asarray(self.amplitudes * shifted ** -(self.exponent + steeper)[:, None])
 
 
