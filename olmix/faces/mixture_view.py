@@ -74,6 +74,7 @@ def mixture_text(
     if predicted:
         parts = [f"{name} {value['bpb']:.4f}{_error(value['standard_error'])}" for name, value in predicted.items()]
         lines.append("Predicted by the law, bits per byte: " + ", ".join(parts))
+    lines += trust_lines(file.sections.get("trust") or {})
     certificate = file.sections.get("certificate", {})
     target = file.sections.get("target", {})
     lines.append(
@@ -81,6 +82,25 @@ def mixture_text(
         f"duality gap {certificate.get('gap', 0.0):.1e}"
     )
     return "\n".join(lines)
+
+
+def trust_lines(trust: Mapping[str, Any]) -> list[str]:
+    """What the law's runs and other laws say of the prediction, from the `trust` of a mixture file."""
+    if not trust:
+        return []
+    others = [law["bpb"] for law in trust["other_laws"].values()]
+    said = f"; other laws predict {min(others):.4f} to {max(others):.4f}" if others else ""
+    moved = trust["moved_by_resampling"]
+    lines = [
+        f"Law {trust['law']}{said}; nearest run {trust['nearest_run']:.3f} away"
+        + (f", other runs would move it by {moved:.3f}" if moved is not None else "")
+        + f"; leverage {trust['leverage']:.2f}, of a run at most {trust['largest_leverage_of_a_run']:.2f}"
+    ]
+    if trust["mirage"]:
+        lines.append(
+            "MIRAGE ALARM: the prediction beats every run by more than the law's error; believe what is measured"
+        )
+    return lines
 
 
 def mixture_json(file: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:
