@@ -145,6 +145,18 @@ def test_settings_reach_the_law():
     assert (fitted(x, y, FitSettings(replicates=0, seed=1)).held_out != usual.held_out).any()
 
 
+def test_a_law_that_is_slow_to_fit_has_fewer_replicates():
+    class Slow(FitSettings):
+        def kinds(self):
+            return {"slow": replace(LINEAR, name="slow", most_replicates=3)}
+
+    x, y = swarm(20)
+    said = []
+    assert len(fitted(x, y, Slow(law="slow", replicates=9), report=said.append).replicates) == 3
+    assert said[-1] == "bootstrap, 3 replicates"
+    assert len(fitted(x, y, Slow(law="slow", replicates=2)).replicates) == 2
+
+
 def test_neither_the_order_of_runs_nor_that_of_domains_matters():
     x, y = swarm(20)
     ids = names(20)

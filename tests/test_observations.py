@@ -63,9 +63,6 @@ def test_a_masked_run_is_an_absent_one(name):
     assert same_law(law, fit(observe(x[whole], spoiled[whole], weights[whole])), x)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="never_sampled asks about all tasks: a task's own unseen domain is fitted by ridge"
-)
 @pytest.mark.parametrize("name", LAWS)
 def test_a_domain_that_one_task_never_saw_is_neutral_for_it(name):
     fit = law_kinds()[name].fit
@@ -74,9 +71,14 @@ def test_a_domain_that_one_task_never_saw_is_neutral_for_it(name):
     x /= x.sum(axis=1, keepdims=True)
     weights = np.ones((RUNS, TASKS))
     weights[16:, 1] = 0
-    alone = fit(observe(x[:16], y[:16, 1:]))
-    both = fit(observe(x, y, weights))
+    observed, part = observe(x, y, weights), observe(x[:16], y[:16, 1:])
+    both, alone = fit(observed), fit(part)
     share = np.array([0.2, 0.2, 0.2, 0.4])
+    assert both.predict(share)[1] == pytest.approx(alone.predict(share)[0], abs=1e-3)
+    # In every replicate of the bootstrap too.
+    factors = generator("factors").integers(1, 4, RUNS).astype(float)
+    (both,) = law_kinds()[name].refitted(observed, [factors], both)
+    (alone,) = law_kinds()[name].refitted(part, [factors[:16]], alone)
     assert both.predict(share)[1] == pytest.approx(alone.predict(share)[0], abs=1e-3)
 
 
@@ -102,11 +104,31 @@ def test_neither_the_order_of_runs_nor_that_of_domains_matters(name):
     rows, columns = generator("rows").permutation(RUNS), generator("columns").permutation(DOMAINS)
     assert same_law(law, fit(observe(x[rows], y[rows])), x)
     permuted = fit(observe(x[:, columns], y))
-    assert permuted.predict(x[:, columns]) == pytest.approx(law.predict(x), abs=1e-8)
+    # The starts of a law with bounds come from a few rounds of coordinate descent, which go in the order of columns.
+    tolerance = 1e-6 if name == "diminishing" else 1e-8
+    assert permuted.predict(x[:, columns]) == pytest.approx(law.predict(x), abs=tolerance)
     caps = np.array([0.3, 1.0, 0.2, 0.9])
     moved = proposal(permuted, caps=caps[columns])
     assert moved == pytest.approx(proposal(law, caps=caps)[columns], abs=1e-6)
     assert (moved <= caps[columns]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 8))
+def test_a_task_has_unseen_domains_and_an_average_of_its_own(seed, runs):
+    g = generator("unseen", seed)
+    x = g.dirichlet(np.full(4, 0.5), size=runs)
+    x[g.uniform(size=x.shape) < 0.5] = 0
+    x[:, 0] += 1 - x.sum(axis=1)
+    weights = g.integers(0, 3, (runs, 3)).astype(float)
+    weights[g.integers(runs)] = 1
+    observed = observe(x, np.ones((runs, 3)), weights)
+    for j in range(3):
+        runs_of_task = np.repeat(x, weights[:, j].astype(int), axis=0)
+        assert observed.unseen[j].tolist() == (runs_of_task == 0).all(axis=0).tolist()
+        assert observed.average[j] == pytest.approx(runs_of_task.mean(axis=0))
+    # Unseen by every task is never sampled.
+    assert observed.unseen.all(axis=0).tolist() == observed.never_sampled.tolist()
 
 
 @settings(max_examples=60, deadline=None)
@@ -192,6 +214,33 @@ def test_groups_part_the_tasks_by_their_weights(seed, tasks):
     assert len(set.union(*columns)) == len(groups)
 
 
+def test_a_part_may_lack_a_task():
+    x, y = swarm()
+    weights = np.tile([1.0, 0.0], (5, 1))
+    part = observe(x[:5], np.where(weights > 0, y[:5], np.nan), weights, partial=True)
+    # What stands where nothing was measured is a BPB like any other, so that every law can take its logarithm.
+    assert (part.bpb[:, 1] > 0).all()
+    assert (part.bpb[:, 0] == y[:5, 0]).all()
+    assert part.counted.all()
+    assert part.unseen.tolist() == [[False] * 4, [True] * 4]
+    whole = stack([observe(x[5:], y[5:]), part])
+    alone = np.arange(RUNS) >= 5
+    for name in LAWS:
+        law = law_kinds()[name].fit(whole)
+        assert law.predict(x)[:, 1] == pytest.approx(
+            law_kinds()[name].fit(observe(x[alone], y[alone, 1:])).predict(x)[:, 0], abs=1e-8
+        )
+    with pytest.raises(SwarmError, match="task 1 has no run"):
+        observe(x[:5], y[:5], weights)
+    with pytest.raises(SwarmError, match="task 1 has no run"):
+        part.rows(np.arange(3))
+    # Nothing else is forgiven.
+    with pytest.raises(SwarmError, match="run 2, task 0 is nan"):
+        observe(x[:5], np.where(np.arange(5)[:, None] == 2, np.nan, y[:5]), weights, partial=True)
+    with pytest.raises(SwarmError, match="run 0 is no mixture"):
+        observe(2 * x[:5], y[:5], weights, partial=True)
+
+
 def test_observations_are_a_copy():
     x, y = swarm()
     w = np.ones((RUNS, TASKS))
@@ -229,7 +278,6 @@ def test_errors_name_the_run():
     assert (observe(x * 0.995, y).mixtures == x * 0.995).all()
 
 
-@pytest.mark.xfail(strict=True, reason="the run is sought by its sum alone, so that a negative weight blames run 0")
 def test_a_negative_weight_names_its_run():
     x, y = swarm()
     x[7, :2] = -0.25, x[7, 0] + x[7, 1] + 0.25

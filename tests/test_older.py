@@ -152,9 +152,20 @@ def test_older_swarms_are_read_beside_the_newest(tmp_path):
     assert older.weights.tolist() == [[1, 1], [1, 1], [0, 1], [1, 1]]
 
 
-@pytest.mark.xfail(strict=True, reason="observe refuses a task without a run, where bpb_of says that it is masked")
 def test_an_older_swarm_that_lacks_a_metric_is_masked_there(tmp_path):
     new = write_swarm(tmp_path, "new", table(["web", "code"], runs=6, source="new"))
     old = write_swarm(tmp_path, "old", table(["web", "code"], tasks=("a",), runs=4, source="old"))
     inputs = read_inputs(FitOptions.model_validate({**new, "also": [old]}))
+    assert inputs.older[0].weights[:, 0].tolist() == [1] * 4
     assert inputs.older[0].weights[:, 1].tolist() == [0] * 4
+
+
+def test_a_mask_is_of_the_newest_swarm_alone(tmp_path):
+    # Runs are named by count, so that those of both swarms bear the same names.
+    new = write_swarm(tmp_path, "new", table(["web", "code"], runs=6, source="run"))
+    old = write_swarm(tmp_path, "old", table(["web", "law"], runs=4, source="run"))
+    mask = tmp_path / "mask.csv"
+    mask.write_text("run,a,b\nrun-1,0,1\nrun-3,0,0\n")
+    inputs = read_inputs(FitOptions.model_validate({**new, "also": [old], "mask": mask}))
+    assert inputs.newest.weights.tolist() == [[1, 1], [0, 1], [1, 1], [0, 0], [1, 1], [1, 1]]
+    assert inputs.older[0].weights.tolist() == [[1, 1]] * 4

@@ -102,11 +102,25 @@ def test_a_mixture_masked_for_one_task_everywhere_stays_masked():
     assert np.isfinite(merged.observations.bpb).all()
 
 
-@pytest.mark.xfail(strict=True, reason="weighted squares are divided by unweighted degrees of freedom")
 def test_the_unit_of_weights_does_not_change_the_noise():
     x, y, ids, _ = repeated([3] * 20, 0.1)
     one = merge_repeats(observe(x, y), ids).noise
     assert merge_repeats(observe(x, y, np.full(60, 0.25)), ids).noise == pytest.approx(one)
+    # Nor does what mixtures weigh among one another: the noise of each is that of its runs.
+    of_mixture = generator("weights").uniform(0.1, 5.0, 60)[np.unique(x, axis=0, return_inverse=True)[1].ravel()]
+    uneven = merge_repeats(observe(x, y, of_mixture), ids)
+    assert uneven.noise == pytest.approx(one)
+    assert uneven.freedom.tolist() == [40.0, 40.0]
+
+
+def test_a_part_that_lacks_a_task_is_merged_too():
+    x = np.array([[1.0, 0], [1, 0], [0, 1]])
+    part = observe(x, np.array([[1.0, np.nan], [3.0, np.nan], [5.0, np.nan]]), np.tile([1.0, 0.0], (3, 1)), partial=True)
+    merged = merge_repeats(part, ["a", "b", "c"])
+    assert merged.observations.bpb[:, 0].tolist() == [2.0, 5.0]
+    assert merged.observations.weights.tolist() == [[2.0, 0.0], [1.0, 0.0]]
+    assert merged.noise[0] == pytest.approx(np.std([1, 3], ddof=1))
+    assert np.isnan(merged.noise[1])
 
 
 def test_the_same_to_nine_decimals():

@@ -92,7 +92,7 @@ def diminishing(
 ) -> Diminishing:
     """The law of every task: the least weighted mean Huber loss of width `delta` (BPB) + ridge / 2 |a|^2.
 
-    A domain that no run samples is neutral: at a share of 1 / m it teaches what the average run teaches a token.
+    A domain that no run of a task samples is neutral: at a share of 1 / m it teaches what the average run teaches.
     """
     design = _design(observations, ridge, exponent)
     floor, coefficients, loss = fit_exponential(design, observations, delta=delta)
@@ -136,14 +136,12 @@ def _law(
     upper: Array,
 ) -> Diminishing:
     """The law over all domains, read-only."""
-    never = observations.never_sampled
-    average = observations.weights.sum(axis=1)
-    mean = average @ observations.mixtures / average.sum()
     level = coefficients[:, -1].copy()
-    returns = np.empty((len(level), len(never)))
-    returns[:, ~never] = coefficients[:, :-1]
-    taught = coefficients[:, :-1] @ mean[~never] ** exponent
-    returns[:, never] = (taught * len(never) ** (exponent - 1))[:, None]
+    domains = observations.shape[1]
+    returns = np.zeros((len(level), domains))
+    returns[:, ~observations.never_sampled] = coefficients[:, :-1]
+    taught = (returns * np.where(observations.unseen, 0.0, observations.average**exponent)).sum(axis=1)
+    returns = np.where(observations.unseen, (taught * domains ** (exponent - 1))[:, None], returns)
     for array in (floor, level, returns, loss, lower, upper):
         array.flags.writeable = False
     return Diminishing(floor, level, returns, exponent, loss, lower, upper)

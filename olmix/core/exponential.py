@@ -19,6 +19,7 @@ HUBER_DELTA = 0.02
 STARTS = 6
 FLOOR_GRID = (0.0, 0.3, 0.6, 0.8, 0.9, 0.96)  # starts of c, as fractions of a task's least BPB
 START_RIDGE = 1e-6
+PASSES = 3  # of coordinate descent over coefficients with bounds
 BATCH_BYTES = 1 << 26  # Hessians held at once
 
 
@@ -97,10 +98,28 @@ def _started(design: Design, y: Array, shares: Array, *, delta: float, starts: i
     scale = np.trace(gram, axis1=1, axis2=2)[:, None, None] / d
     gram += START_RIDGE * design.direction + (1e-12 * scale + 1e-300) * np.eye(d)
     right = (leverage * np.log(excess)) @ design.features
-    t = np.maximum(np.linalg.solve(gram, right[..., None])[..., 0], design.lowest)
+    t = _bounded(np.linalg.solve(gram, right[..., None])[..., 0], gram, right, design.lowest)
     owner = np.repeat(np.arange(tasks), len(grid))
     problems = Problems(design, targets, weights, owner, floor, t, delta)
     merit = (problems.loss(floor, t, slice(None), delta) + problems.penalty(t)).reshape(tasks, len(grid))
     best = np.sort(np.argsort(merit, axis=1, kind="stable")[:, :starts], axis=1)
     kept = (np.arange(tasks)[:, None] * len(grid) + best).ravel()
     return Problems(design, targets[kept], weights[kept], owner[kept], floor[kept], t[kept], delta)
+
+
+def _bounded(t: Array, gram: Array, right: Array, lowest: Array) -> Array:
+    """The least-squares solutions t (P, d) brought within their bounds by coordinate descent.
+
+    Cutting them alone would leave the others where they answered what was cut, and a fit that starts with no residual
+    within the Huber width has no curvature to go by.
+    """
+    if not np.isfinite(lowest).any():
+        return t
+    t = np.maximum(t, lowest)
+    slope = (gram @ t[..., None])[..., 0] - right
+    for _ in range(PASSES):
+        for i in range(t.shape[1]):
+            moved = np.maximum(t[:, i] - slope[:, i] / gram[:, i, i], lowest[i])
+            slope += gram[:, i] * (moved - t[:, i])[:, None]
+            t[:, i] = moved
+    return t

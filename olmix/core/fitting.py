@@ -25,6 +25,8 @@ from olmix.core.repeats import Repeats, merge_repeats
 from olmix.core.selection import Choice, choose
 from olmix.errors import SwarmError
 
+JOINER = "autoscale"  # weighs older swarms before a law is chosen
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -92,8 +94,20 @@ def fit_swarm(
     kinds = settings.kinds()
     repeats = merge_repeats(observations, ids)
     newest = repeats.observations
+    older = [merge_repeats(o, [str(k) for k in range(len(o.mixtures))]).observations for o in older]
     require_runs(settings.law, kinds, newest, older)
-    background = stack(older) if older else None
+
+    def joined_by(kind: LawKind) -> tuple[Older, ...]:
+        return join(
+            kind,
+            newest,
+            older,
+            repeats.ids,
+            task_weights,
+            seed=settings.seed,
+            report=lambda what: report(f"join {what}"),
+        )
+
     choice = None
     if settings.law == AUTO:
         usable = {name: kinds[name] for name in CHOOSABLE if _enough(kinds[name], newest, older)}
@@ -106,15 +120,16 @@ def fit_swarm(
             task_weights,
             seed=settings.seed,
             folds=settings.folds,
-            beside=background,
+            # Weighed by a law that needs few runs: taken as they are, old runs that are off would decide the choice.
+            beside=_counted(joined_by(kinds[JOINER])),
             report=lambda name: report(f"cross-validate {name}"),
         )
     kind = kinds[choice.best if choice else settings.law]
-    joined = join(
-        kind, newest, older, repeats.ids, task_weights, seed=settings.seed, report=lambda what: report(f"join {what}")
-    )
-    counted = [o.observations for o in joined if o.weight > 0]
-    everything = stack([newest, *counted])
+    joined = joined_by(kind)
+    counted = _counted(joined)
+    # An older swarm that does not help counts for nothing here either.
+    require_runs(kind.name, kinds, newest, [o.observations for o in joined if o.weight > 0])
+    everything = newest if counted is None else stack([newest, counted])
     report(f"fit {kind.name}")
     law = kind.fit(everything)
     report("cross-validate")
@@ -124,7 +139,7 @@ def fit_swarm(
         repeats.ids,
         min(settings.folds, len(repeats.ids)),
         settings.seed,
-        stack(counted) if counted else None,
+        counted,
     )
     wanted = settings.replicates if kind.most_replicates is None else min(settings.replicates, kind.most_replicates)
     report(f"bootstrap, {wanted} replicates")
@@ -141,6 +156,12 @@ def fit_swarm(
         choice,
         joined,
     )
+
+
+def _counted(joined: Sequence[Older]) -> Observations | None:
+    """The runs of older swarms that count, None where none does."""
+    counted = [o.observations for o in joined if o.weight > 0]
+    return stack(counted) if counted else None
 
 
 def require_runs(law: str, kinds: dict[str, LawKind], newest: Observations, older: Sequence[Observations] = ()) -> None:

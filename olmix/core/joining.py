@@ -32,8 +32,8 @@ LEAST_SHIFTED = 0.01  # of an old BPB, what is left of it after any offset
 class Older:
     """An older swarm as it joins: its runs over the union of domains, shifted and weighted; weight 0 leaves it out.
 
-    offsets (n,): what was taken from its BPB on each task, 0 where nothing was. scores: rank correlation on unseen
-    runs of the newest swarm for every weight that was tried, offsets without and with.
+    offsets (n,): what was taken from its BPB on each task, 0 where nothing was. scores: `selection.combined` on
+    unseen runs of the newest swarm for every weight that was tried, offsets without and with.
     """
 
     observations: Observations

@@ -110,8 +110,8 @@ def loglinear(
 ) -> LogLinear:
     """The law of every task: the least weighted mean Huber loss of width `delta` + ridge / 2 |t - mean(t)|^2.
 
-    A domain that no run samples gets the coefficient t . (mean mixture): to add it then predicts what a step towards
-    the average run predicts, and no data entered it. Deterministic.
+    A domain that no run of a task samples gets the coefficient t . (mean mixture): to add it then predicts what a step
+    towards the average run predicts, and no data entered it. Deterministic.
     """
     floor, t, loss = fit_exponential(_design(observations, ridge), observations, delta=delta, starts=starts)
     return _law(observations, floor, t, loss, *observations.bounds(delta))
@@ -144,12 +144,10 @@ def _design(observations: Observations, ridge: float) -> Design:
 
 def _law(observations: Observations, floor: Array, t: Array, loss: Array, lower: Array, upper: Array) -> LogLinear:
     """The law over all domains, read-only."""
-    never = observations.never_sampled
-    average = observations.weights.sum(axis=1)
-    mean = average @ observations.mixtures / average.sum()
-    coefficients = np.empty((len(t), len(never)))
-    coefficients[:, ~never] = t
-    coefficients[:, never] = (t @ mean[~never])[:, None]
+    coefficients = np.zeros((len(t), observations.shape[1]))
+    coefficients[:, ~observations.never_sampled] = t
+    neutral = (coefficients * observations.average).sum(axis=1)
+    coefficients = np.where(observations.unseen, neutral[:, None], coefficients)
     for array in (floor, coefficients, loss, lower, upper):
         array.flags.writeable = False
     return LogLinear(floor, coefficients, loss, lower, upper)

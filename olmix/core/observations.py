@@ -51,6 +51,16 @@ class Observations:
         """Which domains have no weight in any run that counts, (m,)."""
         return np.asarray(~np.any(self.mixtures[self.counted] > 0, axis=0))
 
+    @property
+    def unseen(self) -> NDArray[np.bool_]:
+        """Which domains have no weight in any run that counts for a task, (n, m)."""
+        return np.asarray((self.weights > 0).T.astype(np.float64) @ (self.mixtures > 0) == 0)
+
+    @property
+    def average(self) -> Array:
+        """The mean mixture of the runs of each task, (n, m)."""
+        return np.asarray(self.shares.T @ self.mixtures)
+
     def rows(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Observations:
         """The observations of some runs; raises SwarmError when a task is left without a run."""
         return observe(self.mixtures[which], self.bpb[which], self.weights[which])
@@ -84,11 +94,12 @@ class Observations:
         return lower, np.minimum(high + margin, mean + spread)
 
 
-def observe(mixtures: Array, bpb: Array, weights: Array | None = None) -> Observations:
+def observe(mixtures: Array, bpb: Array, weights: Array | None = None, *, partial: bool = False) -> Observations:
     """Checked observations: mixtures (K, m), bpb (K, n), weights (K,) or (K, n), all 1 by default.
 
     Where a weight is 0 the BPB may be nan. Raises SwarmError, naming run and column, for shapes that do not match,
-    values that are not finite or not positive, rows that do not sum to 1, and tasks without a run.
+    values that are not finite or not positive, rows that do not sum to 1, and tasks without a run, unless these are
+    `partial`: a part of what a law is fitted to.
     """
     x, y = np.array(mixtures, dtype=np.float64), np.array(bpb, dtype=np.float64)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or 0 in x.shape or 0 in y.shape:
@@ -100,17 +111,18 @@ def observe(mixtures: Array, bpb: Array, weights: Array | None = None) -> Observ
     if not np.isfinite(x).all():
         row, column = np.argwhere(~np.isfinite(x))[0]
         raise SwarmError(f"the mixture of run {row}, column {column} is {x[row, column]}; every one must be finite")
-    off = np.abs(x.sum(axis=1) - 1)
-    if (x < 0).any() or off.max() > SUM_TOLERANCE:
+    off = np.where((x < 0).any(axis=1), np.inf, np.abs(x.sum(axis=1) - 1))
+    if off.max() > SUM_TOLERANCE:
         raise SwarmError(f"the mixture of run {int(off.argmax())} is no mixture: weights >= 0 that sum to 1 are needed")
     bad = (w > 0) & ~(np.isfinite(y) & (y > 0))
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise SwarmError(f"the BPB of run {row}, task {column} is {y[row, column]:g}; a BPB is positive and finite")
-    if (w.sum(axis=0) <= 0).any():
+    total = w.sum(axis=0)
+    if (total <= 0).any() and not partial:
         raise SwarmError(f"task {int(np.argmin(w.sum(axis=0)))} has no run; run weights need a positive sum")
     filled = np.where(w > 0, y, 0.0)
-    mean = (w * filled).sum(axis=0) / w.sum(axis=0)
+    mean = np.divide((w * filled).sum(axis=0), total, out=np.ones_like(total), where=total > 0)
     return Observations(x, np.where(w > 0, filled, mean), w)
 
 

@@ -43,11 +43,11 @@ def merge_repeats(observations: Observations, ids: Sequence[str]) -> Repeats:
     weighted = np.zeros_like(total)
     np.add.at(weighted, place, w * y)
     mean = np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0)
-    squares = (np.where(w > 0, y - mean[place], 0.0) ** 2 * w).sum(axis=0)
+    squares = (np.where(w > 0, y - mean[place], 0.0) ** 2).sum(axis=0)
     there = np.zeros_like(total)
     np.add.at(there, place, (w > 0).astype(np.float64))
     freedom = np.maximum(there - 1, 0).sum(axis=0)
     noise = np.sqrt(np.divide(squares, freedom, out=np.full(y.shape[1], np.nan), where=freedom > 0))
     names = [min(ids[int(i)] for i in np.flatnonzero(place == g)) for g in range(distinct)]
-    merged = observe(x[np.sort(first)], mean, total)
+    merged = observe(x[np.sort(first)], mean, total, partial=True)
     return Repeats(merged, tuple(names), np.bincount(place, minlength=distinct).astype(np.float64), noise, freedom)

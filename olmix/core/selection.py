@@ -68,11 +68,13 @@ class Choice:
 
 def combined(score: Scores) -> float:
     """Half the mean of the tasks' rank correlations and half that of their weighted mean, less a quarter of the mean
-    relative error (cut at 1, that of a constant); what is undefined counts 0.
+    relative error; what is undefined counts 0. Above 1, the error of a constant, it counts 2 - 1 / error, so that no
+    single task decides.
     """
     whole = score.mean_spearman if np.isfinite(score.mean_spearman) else 0.0
-    error = np.clip(np.nan_to_num(score.relative_error, nan=1.0, posinf=1.0), 0.0, 1.0).mean()
-    return (_mean(score.spearman) + whole) / 2 - ERROR_WEIGHT * float(error)
+    error = np.nan_to_num(score.relative_error, nan=1.0, posinf=np.inf)
+    error = np.where(error <= 1, error, 2 - 1 / np.maximum(error, 1.0))
+    return (_mean(score.spearman) + whole) / 2 - ERROR_WEIGHT * float(error.mean())
 
 
 def _mean(spearman: Array) -> float:
@@ -189,14 +191,19 @@ def curve_sizes(runs: int, domains: int) -> list[int]:
     return sorted({round(least * (largest / least) ** (k / 5)) for k in range(6)})
 
 
-def learning_curve(kind: LawKind, observations: Observations, weights: Array, *, seed: int, splits: int = 4) -> Curve:
-    """Held-out rank correlation against the number of training runs, over `splits` random splits a size."""
+def learning_curve(
+    kind: LawKind, observations: Observations, ids: Sequence[str], weights: Array, *, seed: int, splits: int = 4
+) -> Curve:
+    """Held-out rank correlation against the number of training runs, over `splits` random splits a size.
+
+    The splits go by the runs' ids (K,), not by their order. Raises SwarmError when fewer than eight runs are there.
+    """
     runs, domains, _ = observations.shape
     points = []
     for size in curve_sizes(runs, domains):
         scored = []
         for k in range(splits):
-            order = generator("curve", seed, k).permutation(runs)
+            order = np.array(sorted(range(runs), key=lambda i: named_key("curve", seed, k, ids[i])), dtype=np.intp)
             train, test = order[:size], order[size:]
             known = np.flatnonzero((observations.weights[train] > 0).any(axis=0))
             law = kind.fit(observations.tasks(known).rows(train))

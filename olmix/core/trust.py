@@ -20,6 +20,7 @@ from olmix.core.objective import Array
 from olmix.core.proposing import Best, best_mixture
 
 LOW, HIGH = 0.05, 0.95
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Trust:
     proposal and unconstrained: the best mixture under the caps and without them; mean_bpb: predicted for "proposal",
     "baseline" and "unconstrained"; gain: baseline minus proposal, in BPB; weights_low and weights_high (m,):
     percentiles of the replicates' proposals, with moved, the median total variation to them (None where each would
-    have to be searched); laws: what others say; leverage: q (X'X)^-1 q of the proposal, and the largest of a run;
+    have to be searched); laws: what others say; leverage: q (X'X)^-1 q of the proposal, and the largest of a run, with
+    unsupported, the L1 norm of what of the proposal lies outside of everything that the runs vary;
     nearest_run and its total variation; best_run: the run with the least observed mean BPB, and that BPB; error:
     out-of-fold RMSE of the mean BPB; mirage: whether the prediction beats every run by more than that error.
     """
@@ -98,6 +100,7 @@ class Trust:
     moved: float | None
     laws: tuple[OtherLaw, ...]
     leverage: float
+    unsupported: float
     largest_leverage: float
     nearest_run: str
     distance: float
@@ -151,6 +154,7 @@ def examine(
         moved=None if moved is None else float(np.median(np.abs(moved - proposal.weights).sum(axis=1) / 2)),
         laws=tuple(laws),
         leverage=float(leverage(proposal.weights[None])[0]),
+        unsupported=_unsupported(fit.observations.mixtures, proposal.weights),
         largest_leverage=float(leverage(observed[fit.newest.counted]).max()),
         nearest_run=fit.runs[row],
         distance=distance,
@@ -193,6 +197,14 @@ def _leverage(mixtures: Array) -> Callable[[Array], Array]:
         return np.asarray(((rows @ inverse) * rows).sum(axis=1))
 
     return of
+
+
+def _unsupported(mixtures: Array, q: Array) -> float:
+    """The L1 norm of the part of q outside of the row space of the mixtures, 0 for a design of full rank."""
+    _, values, rows = np.linalg.svd(mixtures, full_matrices=False)
+    spanned = rows[values > values[0] * max(mixtures.shape) * np.finfo(np.float64).eps]
+    outside = float(np.abs(q - (spanned @ q) @ spanned).sum())
+    return outside if outside > ROUNDING else 0.0
 
 
 def _best_run(fit: SwarmFit, task_weights: Array) -> tuple[str | None, float]:

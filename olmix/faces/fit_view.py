@@ -52,7 +52,7 @@ def _head(report: FitReport) -> list[str]:
         how = f"each run counts {older.weight:g}" if older.weight else "left out, for it does not help"
         how += ", with an offset a task" if older.offsets.any() else ""
         lines.append(
-            f"older swarm {number}: {len(older.observations.mixtures)} runs, {how}; rank correlation on unseen runs "
+            f"older swarm {number}: {len(older.observations.mixtures)} runs, {how}; score on unseen runs "
             f"{alone:.3f} without it, {best:.3f} at best"
         )
     lines.append(f"law {fit.kind.name}: {fit.kind.summary}")
@@ -139,6 +139,7 @@ def trust_lines(fit: SwarmFit, trust: Trust, domains: Sequence[str]) -> list[str
         f"design         rank {fit.design.rank} of {len(domains)}; leverage of the proposal {trust.leverage:.2f}, of a "
         f"run at most {trust.largest_leverage:.2f}"
         + ("; BEYOND the runs" if trust.leverage > trust.largest_leverage else "")
+        + (f"; {trust.unsupported:.4f} of it OUTSIDE of what the runs vary" if trust.unsupported else "")
     )
     never = [name for name, n in zip(domains, fit.observations.never_sampled, strict=True) if n]
     lines.append(f"never sampled  {', '.join(never) + ': no data is behind their weight' if never else 'none'}")

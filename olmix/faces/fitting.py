@@ -112,11 +112,11 @@ def read_inputs(options: FitOptions) -> Inputs:
     groups, families, table, aside = _newest(options)
     others = [_older(swarm.ratios, swarm.metrics, swarm.domains) for swarm in options.also]
     joined = align(table, others)
-    mask = _mask(options.mask, table.tasks)
-    bpb = [table.bpb, *(bpb_of(other, table.tasks, groups) for other in others)]
-    observations = [
-        _observed(x, masked(y, t.runs, table.tasks, mask))
-        for x, y, t in zip(joined.mixtures, bpb, [table, *others], strict=True)
+    mask = _mask(options.mask, table)
+    newest = _observed(joined.mixtures[0], masked(table.bpb, table.runs, table.tasks, mask), partial=False)
+    older = [
+        _observed(x, bpb_of(other, table.tasks, groups), partial=True)
+        for x, other in zip(joined.mixtures[1:], others, strict=True)
     ]
     weights = _task_weights(options.weights, table.tasks, families)
     inputs = Inputs(
@@ -124,13 +124,13 @@ def read_inputs(options: FitOptions) -> Inputs:
         table,
         aside,
         joined.domains,
-        observations[0],
-        tuple(observations[1:]),
+        newest,
+        tuple(older),
         weights,
         families,
         None,
     )
-    require_runs(options.law, options.settings().kinds(), observations[0], observations[1:])
+    require_runs(options.law, options.settings().kinds(), newest, older)
     return inputs if options.priors is None else _with_priors(inputs, options.priors)
 
 
@@ -184,24 +184,27 @@ def _older(ratios: Path, metrics: Path, names: Mapping[str, str]) -> SwarmTable:
     return renamed(join(read_result_table(ratios), read, read.columns), names)
 
 
-def _observed(mixtures: Array, bpb: Array) -> Observations:
+def _observed(mixtures: Array, bpb: Array, *, partial: bool) -> Observations:
     """Observations where a BPB that is missing, or no BPB, counts for nothing."""
-    return observe(mixtures, bpb, np.where(np.isfinite(bpb) & (bpb > 0), 1.0, 0.0))
+    return observe(mixtures, bpb, np.where(np.isfinite(bpb) & (bpb > 0), 1.0, 0.0), partial=partial)
 
 
-def _mask(path: Path | None, tasks: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def _mask(path: Path | None, swarm: SwarmTable) -> dict[str, dict[str, float]]:
     if path is None:
         return {}
     table = read_result_table(path)
-    unknown = [name for name in table.columns if name not in tasks]
-    if unknown:
-        raise ConfigError(f"{path}: masks {first_few(unknown)}, which is no task; the tasks are {first_few(tasks)}")
+    strange = [name for name in table.columns if name not in swarm.tasks]
+    if strange:
+        raise ConfigError(f"{path}: masks {first_few(strange)}, no task; the tasks are {first_few(swarm.tasks)}")
     if not np.isin(table.values, (0.0, 1.0)).all():
         raise ConfigError(f"{path}: a mask holds 1 where a run counts for a task and 0 where it does not")
-    return {
-        run: dict(zip(table.columns, row.tolist(), strict=True))
-        for run, row in zip(table.ids, table.values, strict=True)
-    }
+    rows = dict(zip(table.ids, table.values, strict=True))
+    unused = [
+        task for j, task in enumerate(table.columns) if all(run in rows and rows[run][j] == 0 for run in swarm.runs)
+    ]
+    if unused:
+        raise ConfigError(f"{path}: masks every run of {first_few(unused)}; leave the task out with --drop")
+    return {run: dict(zip(table.columns, row.tolist(), strict=True)) for run, row in rows.items()}
 
 
 def _task_weights(
@@ -289,5 +292,7 @@ def _curves(inputs: Inputs, kinds: Mapping[str, LawKind], report: Report) -> tup
     curves = []
     for name in sorted(kinds):
         report(f"learning curve of {name}")
-        curves.append(learning_curve(kinds[name], inputs.newest, inputs.task_weights, seed=inputs.options.seed))
+        curves.append(
+            learning_curve(kinds[name], inputs.newest, inputs.table.runs, inputs.task_weights, seed=inputs.options.seed)
+        )
     return tuple(curves)

@@ -110,7 +110,11 @@ def trust_values(trust: Trust, domains: Sequence[str]) -> dict[str, Any]:
         "gain": None if trust.gain is None else interval_values(trust.gain),
         "moved": trust.moved,
         "laws": {law.name: {"bpb": law.bpb, "gain": law.gain, "distance": law.distance} for law in trust.laws},
-        "leverage": {"proposal": trust.leverage, "largest_of_a_run": trust.largest_leverage},
+        "leverage": {
+            "proposal": trust.leverage,
+            "largest_of_a_run": trust.largest_leverage,
+            "unsupported": trust.unsupported,
+        },
         "nearest_run": {"run": trust.nearest_run, "total_variation": trust.distance},
         "mirage": {
             "alarm": trust.mirage,
