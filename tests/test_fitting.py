@@ -11,9 +11,11 @@ from olmix.core.bootstrap import bootstrap, resamples
 from olmix.core.diagnostics import design_rank, out_of_fold, scores
 from olmix.core.fitting import FitSettings, fit_swarm, require_runs
 from olmix.core.huber import huber
+from olmix.core.joining import Older
 from olmix.core.laws import AUTO, CHOOSABLE, LOG_LINEAR, law_kinds
 from olmix.core.observations import observe, stack
 from olmix.core.seeds import generator
+from olmix.core.selection import choose
 from olmix.errors import SwarmError
 from tests.test_selection import LINEAR, linear_swarm, names
 
@@ -280,22 +282,76 @@ def test_runs_are_counted_over_all_swarms_and_sampled_domains():
         require_runs(LOG_LINEAR, kinds, masked)
 
 
-@pytest.mark.xfail(strict=True, reason="only the newest swarm's repeats are merged before runs are counted")
 def test_an_older_mixture_that_was_run_many_times_is_one():
     x, y = swarm(12)
-    with pytest.raises(SwarmError, match="runs with distinct mixtures"):
-        require_runs(LOG_LINEAR, law_kinds(), observe(x[:2], y[:2]), [observe(x[[2] * 9], y[[2] * 9])])
+    often = observe(x[[2] * 9], y[[2] * 9])
+    with pytest.raises(SwarmError, match="3 runs with distinct mixtures are too few for law log-linear: it needs 4"):
+        fitted(x[:2], y[:2], FitSettings(replicates=0), older=[often])
 
 
-@pytest.mark.xfail(strict=True, reason="runs of an older swarm are counted before it is known to be left out")
+def test_repeats_of_an_older_swarm_are_merged():
+    x, y, _ = linear_swarm(40, 0.1, seed=3)
+    again = np.r_[np.arange(12, 40), [20, 20, 30]]
+    found = fitted(x[:12], y[:12], older=[observe(x[again], y[again])])
+    (old,) = found.older
+    assert old.weight > 0
+    assert len(old.observations.mixtures) == 28
+    counts = np.ones(28)
+    counts[[20 - 12, 30 - 12]] = 3, 2
+    assert old.observations.weights[:, 0] == pytest.approx(old.weight * counts)
+
+
+@pytest.mark.parametrize("law", [LOG_LINEAR, "diminishing"])
+def test_runs_are_counted_again_when_it_is_known_which_swarms_count(law, monkeypatch):
+    x, y = swarm(12)
+    least = law_kinds()[law].least_runs(3)
+
+    def found(new, *weights):
+        def joined(kind, newest, older, *args, **kwargs):
+            return tuple(Older(o, w, np.zeros(2), ((w, False, 0.5),)) for o, w in zip(older, weights, strict=True))
+
+        monkeypatch.setattr("olmix.core.fitting.join", joined)
+        older = [observe(x[6 + 3 * k : 9 + 3 * k], y[6 + 3 * k : 9 + 3 * k]) for k in range(len(weights))]
+        return fitted(x[:new], y[:new], FitSettings(law=law, replicates=0), older=older)
+
+    few = f"{least - 1} runs with distinct mixtures are too few for law {law}: it needs {least} over 3"
+    for weights in ((0.0,), (0.0, 0.0)):
+        with pytest.raises(SwarmError, match=few):
+            found(least - 1, *weights)
+    assert len(found(least - 1, 0.1).observations.mixtures) == least - 1 + 3
+    assert len(found(least - 1, 0.0, 1.0).observations.mixtures) == least - 1 + 3
+    assert len(found(least, 0.0).observations.mixtures) == least
+
+
 def test_runs_of_a_swarm_that_is_left_out_do_not_count():
     g = generator("too few", 1)
     x = g.dirichlet(np.ones(5), size=45)
     y = 0.5 + np.exp(x @ g.normal(0, 0.8, (5, 2)))
     scrambled = observe(x[5:], y[5:][g.permutation(40)])
-    try:
-        # Five runs over five domains, of which log-linear asks for six.
-        found = fit_swarm(observe(x[:5], y[:5]), names(5), EVEN, FitSettings(replicates=0), older=[scrambled])
-    except SwarmError:
-        return
-    assert found.older[0].weight > 0
+    # Five runs over five domains, of which log-linear asks for six; the forty old ones say nothing.
+    with pytest.raises(SwarmError, match="5 runs with distinct mixtures are too few for law log-linear: it needs 6"):
+        fitted(x[:5], y[:5], FitSettings(replicates=0), older=[scrambled])
+
+
+@pytest.mark.parametrize("maker", LAWS)
+def test_a_shifted_older_swarm_does_not_decide_which_law_is_chosen(maker, monkeypatch):
+    monkeypatch.setattr("olmix.core.joining.REPEATS", 1)
+    g = generator("shifted auto", maker[:3], 0)
+    x = g.dirichlet(np.ones(4), size=60)
+    features = x if maker == LOG_LINEAR else -(x**0.6)
+    t = g.normal(0, 0.8, (2, 4)) if maker == LOG_LINEAR else g.uniform(0, 1.5, (2, 4))
+    y = 0.5 + np.exp(features @ t.T) + 0.003 * g.standard_normal((60, 2))
+    newest, older = observe(x[:20], y[:20]), observe(x[20:], y[20:] + 0.5)
+    kinds = {name: law_kinds()[name] for name in CHOOSABLE}
+    alone = choose(kinds, LOG_LINEAR, newest, names(20), EVEN, seed=0)
+    found = fitted(x[:20], y[:20], FitSettings(law=AUTO, replicates=0), older=[older])
+    assert found.choice.best == found.kind.name == alone.best == maker
+    # It is not left out for that: it counts, and its shift is found.
+    (old,) = found.older
+    assert old.weight == 1
+    assert old.offsets == pytest.approx([0.5, 0.5], abs=0.01)
+    # Its runs were there when laws were compared.
+    assert found.choice.assessments[0].held_out != pytest.approx(alone.assessments[0].held_out)
+    if maker == LOG_LINEAR:
+        # Taken as they are, the same runs make another law look best.
+        assert choose(kinds, LOG_LINEAR, newest, names(20), EVEN, seed=0, beside=older).best != maker

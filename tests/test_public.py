@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 import olmix
 
 
 def test_public_names() -> None:
     assert olmix.__all__ == [
-        "Accepted", "CollapsedSpace", "Dataset", "Domain", "LogLinear", "Mixture", "OlmixError", "Plan", "Reuse",
-        "Sampling", "Share", "Solution", "SwarmDomain", "fit_loglinear", "make_plan", "sample_swarm", "solve",
-        "total_variation",
+        "Accepted", "CollapsedSpace", "Dataset", "Domain", "FitSettings", "LogLinear", "Mixture", "Observations",
+        "OlmixError", "Plan", "Problem", "Reuse", "Sampling", "Share", "Solution", "SwarmDomain", "examine",
+        "fit_loglinear", "fit_swarm", "law_kinds", "make_plan", "observe", "sample_swarm", "solve", "total_variation",
     ]  # fmt: skip
     assert all(getattr(olmix, name).__doc__ for name in olmix.__all__)
 
@@ -31,3 +33,10 @@ def test_from_a_swarm_to_a_mixture_without_dvc_or_torch() -> None:
     assert solution.weights[2] < 0.2
     check = "import olmix; olmix.solve; import sys; print({'torch', 'dvc', 'pydantic'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_guides_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    guide = (Path(__file__).parent.parent / "docs" / "fit.md").read_text()
+    snippet = guide.split("```python\n")[1].split("```")[0]
+    exec(compile(snippet, "docs/fit.md", "exec"), {})
+    assert "Interval(" in capsys.readouterr().out

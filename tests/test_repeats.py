@@ -115,7 +115,9 @@ def test_the_unit_of_weights_does_not_change_the_noise():
 
 def test_a_part_that_lacks_a_task_is_merged_too():
     x = np.array([[1.0, 0], [1, 0], [0, 1]])
-    part = observe(x, np.array([[1.0, np.nan], [3.0, np.nan], [5.0, np.nan]]), np.tile([1.0, 0.0], (3, 1)), partial=True)
+    part = observe(
+        x, np.array([[1.0, np.nan], [3.0, np.nan], [5.0, np.nan]]), np.tile([1.0, 0.0], (3, 1)), partial=True
+    )
     merged = merge_repeats(part, ["a", "b", "c"])
     assert merged.observations.bpb[:, 0].tolist() == [2.0, 5.0]
     assert merged.observations.weights.tolist() == [[2.0, 0.0], [1.0, 0.0]]

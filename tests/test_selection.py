@@ -299,9 +299,9 @@ def test_the_learning_curve_rises_on_a_clean_swarm():
 def test_a_learning_curve_of_a_real_law_rises():
     g = generator("curve of a law")
     x = g.dirichlet(np.ones(4), size=30)
-    # The mean BPB varies by several times its noise: else the ranks of six unseen runs are those of the noise.
+    # The mean BPB varies by more than twice its noise: else the ranks of six unseen runs are those of the noise.
     clean = 0.5 + np.exp(x @ g.normal(0, 1.5, (4, 2)))
-    assert clean.mean(axis=1).std() > 3 * 0.05 / np.sqrt(2)
+    assert clean.mean(axis=1).std() > 2 * 0.05 / np.sqrt(2)
     y = clean + 0.05 * g.standard_normal((30, 2))
     curve = learning_curve(law_kinds()[LOG_LINEAR], observe(x, y), names(30), EVEN, seed=0, splits=2)
     assert curve.name == LOG_LINEAR

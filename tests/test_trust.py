@@ -14,7 +14,7 @@ from olmix.core.fitting import FitSettings, fit_swarm
 from olmix.core.laws import LOG_LINEAR, law_kinds
 from olmix.core.loglinear import LogLinear
 from olmix.core.nearest_run import NearestRun
-from olmix.core.observations import observe
+from olmix.core.observations import observe, stack
 from olmix.core.proposing import best_mixture
 from olmix.core.seeds import generator
 from olmix.core.solver import solve
@@ -325,6 +325,8 @@ def test_the_leverage_of_a_run_is_at_most_one(seed, domains):
     q = trust.proposal.weights
     assert trust.leverage == pytest.approx(q @ np.linalg.solve(x.T @ x, q))
     assert trust.leverage > 0
+    # More runs than domains, and all of them of their own: nothing is outside of what they span, rounding apart.
+    assert trust.unsupported == 0
 
 
 def test_leverage_is_more_where_the_swarm_does_not_reach():
@@ -363,10 +365,39 @@ def test_a_domain_that_no_run_has_is_neither_dropped_nor_maxed(name):
     assert trust.weights_high[3] < 3 * trust.proposal.weights[3]
 
 
-@pytest.mark.xfail(strict=True, reason="the pseudo-inverse gives a direction that no run has a leverage of 0")
 def test_a_domain_that_no_run_has_is_beyond_the_reach_of_the_swarm():
     fit = never_sampled_fit(LOG_LINEAR)
     reference = np.array([0.01, 0.01, 0.01, 0.97])
     trust = examine(fit, problem(kl=10.0, reference=reference, baseline=None), {})
-    assert trust.proposal.weights[3] > 0.9
-    assert trust.leverage >= 1
+    q = trust.proposal.weights
+    assert q[3] > 0.9
+    # All of its share and nothing else; the leverage is that of the rest, and cannot tell.
+    assert trust.unsupported == pytest.approx(q[3])
+    x = fit.newest.mixtures[:, :3]
+    assert trust.leverage == pytest.approx(q[:3] @ np.linalg.solve(x.T @ x, q[:3]))
+    assert trust.leverage < 1
+
+
+def test_two_domains_that_always_come_together_support_no_other_proportion():
+    _, observations = noisy()
+    x = np.hstack([observations.mixtures[:, :2], observations.mixtures[:, 2:] / 2, observations.mixtures[:, 2:] / 2])
+    fit = fit_swarm(observe(x, observations.bpb), ids(30), WEIGHTS, FitSettings(law="linear", replicates=0))
+    even = np.full(4, 0.25)
+    together = examine(fit, problem(kl=10.0, reference=even, baseline=None), {})
+    assert together.unsupported == pytest.approx(abs(together.proposal.weights[2] - together.proposal.weights[3]))
+    apart = examine(fit, problem(kl=10.0, caps=[1, 1, 1, 0.05], reference=even, baseline=None), {})
+    q = apart.proposal.weights
+    assert q[2] > q[3] + 0.1
+    # What is beside their plane is half of the difference, once on each of them.
+    assert apart.unsupported == pytest.approx(q[2] - q[3])
+
+
+def test_runs_of_an_older_swarm_support_as_well():
+    fit = never_sampled_fit(LOG_LINEAR)
+    reference = np.array([0.1, 0.1, 0.1, 0.7])
+    asked = problem(kl=10.0, reference=reference, baseline=None)
+    assert examine(fit, asked, {}).unsupported > 0.5
+    g = generator("older support")
+    older = observe(g.dirichlet(np.ones(4), size=6), g.uniform(1.0, 2.0, (6, 2)))
+    joined = replace(fit, observations=stack([fit.observations, older]))
+    assert examine(joined, asked, {}).unsupported == 0
