@@ -21,7 +21,7 @@ from olmix.core.laws import AUTO, CHOOSABLE, LOG_LINEAR, law_kinds
 from olmix.core.loglinear import RIDGE
 from olmix.core.objective import Array
 from olmix.core.observations import Observations, stack
-from olmix.core.repeats import Repeats, merge_repeats
+from olmix.core.repeats import SAME_DECIMALS, Repeats, merge_repeats
 from olmix.core.selection import Choice, choose
 from olmix.errors import SwarmError
 
@@ -110,7 +110,9 @@ def fit_swarm(
 
     choice = None
     if settings.law == AUTO:
-        usable = {name: kinds[name] for name in CHOOSABLE if _enough(kinds[name], newest, older)}
+        # Weighed by a law that needs few runs: taken as they are, old runs that are off would decide the choice.
+        weighed = [o.observations for o in joined_by(kinds[JOINER]) if o.weight > 0]
+        usable = {name: kinds[name] for name in CHOOSABLE if _enough(kinds[name], newest, weighed)}
         reference = LOG_LINEAR if LOG_LINEAR in usable else sorted(usable)[0]
         choice = choose(
             usable,
@@ -120,8 +122,7 @@ def fit_swarm(
             task_weights,
             seed=settings.seed,
             folds=settings.folds,
-            # Weighed by a law that needs few runs: taken as they are, old runs that are off would decide the choice.
-            beside=_counted(joined_by(kinds[JOINER])),
+            beside=stack(weighed) if weighed else None,
             report=lambda name: report(f"cross-validate {name}"),
         )
     kind = kinds[choice.best if choice else settings.law]
@@ -152,7 +153,7 @@ def fit_swarm(
         repeats,
         held_out,
         scores(held_out, newest.bpb, task_weights, newest.weights),
-        design_rank(everything.mixtures),
+        design_rank(everything.mixtures[everything.counted]),
         choice,
         joined,
     )
@@ -183,7 +184,9 @@ def _enough(kind: LawKind, newest: Observations, older: Sequence[Observations]) 
 
 
 def _rows(newest: Observations, older: Sequence[Observations]) -> int:
-    return sum(int(o.counted.sum()) for o in (newest, *older))
+    """Distinct mixtures that count."""
+    mixtures = np.concatenate([o.mixtures[o.counted] for o in (newest, *older)])
+    return len(np.unique(np.round(mixtures, SAME_DECIMALS), axis=0))
 
 
 def _sampled(newest: Observations, older: Sequence[Observations]) -> int:

@@ -76,7 +76,8 @@ def join(
         offsets = np.zeros(newest.bpb.shape[1])
         if shifted:
             whole = stack([newest, *before, old])
-            offsets = _offsets(kind, whole, len(old.mixtures))[0]
+            measured = (old.weights > 0).any(axis=0)
+            offsets = np.where(measured, _offsets(kind, whole, len(old.mixtures))[0], 0.0)
         joined.append(Older(_shifted(old, offsets), weight, offsets, tuple(tried)))
     return tuple(joined)
 

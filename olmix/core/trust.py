@@ -136,7 +136,8 @@ def examine(
         if name != fit.kind.name:
             report(f"ask {name}")
             laws.append(_other(others[name], fit, problem, proposal.weights))
-    leverage = _leverage(fit.observations.mixtures)
+    runs = fit.observations.mixtures[fit.observations.counted]
+    leverage = _leverage(runs)
     row, distance = nearest(proposal.weights, observed)
     best_run, best_bpb = _best_run(fit, problem.task_weights)
     predicted = problem.mean(fit.law, proposal.weights)
@@ -154,7 +155,7 @@ def examine(
         moved=None if moved is None else float(np.median(np.abs(moved - proposal.weights).sum(axis=1) / 2)),
         laws=tuple(laws),
         leverage=float(leverage(proposal.weights[None])[0]),
-        unsupported=_unsupported(fit.observations.mixtures, proposal.weights),
+        unsupported=_unsupported(runs, proposal.weights),
         largest_leverage=float(leverage(observed[fit.newest.counted]).max()),
         nearest_run=fit.runs[row],
         distance=distance,

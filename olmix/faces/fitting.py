@@ -144,7 +144,7 @@ def fit_tables(inputs: Inputs, report: Report = lambda what: None) -> FitReport:
         others = {name: kinds[name] for name in CHOOSABLE}
         trust = examine(fit, inputs.wanted.problem, others, report=report)
         answer = Answer(inputs.wanted.problem, trust, _mixture(inputs, inputs.wanted, fit, trust))
-    curves = _curves(inputs, {name: kinds[name] for name in {*CHOOSABLE, fit.kind.name}}, report)
+    curves = _curves(inputs, fit, {name: kinds[name] for name in {*CHOOSABLE, fit.kind.name}}, report)
     return FitReport(inputs, fit, answer, curves)
 
 
@@ -286,13 +286,11 @@ def _mixture(inputs: Inputs, wanted: Wanted, fit: SwarmFit, trust: Trust) -> Mix
     return mixture_file(dataset, mixture, caps, target, sections)
 
 
-def _curves(inputs: Inputs, kinds: Mapping[str, LawKind], report: Report) -> tuple[Curve, ...]:
+def _curves(inputs: Inputs, fit: SwarmFit, kinds: Mapping[str, LawKind], report: Report) -> tuple[Curve, ...]:
     if not inputs.options.curve:
         return ()
     curves = []
     for name in sorted(kinds):
         report(f"learning curve of {name}")
-        curves.append(
-            learning_curve(kinds[name], inputs.newest, inputs.table.runs, inputs.task_weights, seed=inputs.options.seed)
-        )
+        curves.append(learning_curve(kinds[name], fit.newest, fit.runs, inputs.task_weights, seed=inputs.options.seed))
     return tuple(curves)

@@ -153,6 +153,7 @@ def _trust_section(laws: Laws, trust: Trust) -> dict[str, Any]:
         "nearest_run": round(trust.distance, 3),
         "leverage": round(trust.leverage, 3),
         "largest_leverage_of_a_run": round(trust.largest_leverage, 3),
+        "outside_of_the_runs": round(trust.unsupported, 3),
         "moved_by_resampling": None if trust.moved is None else round(trust.moved, 3),
         "other_laws": {
             law.name: {
