@@ -18,7 +18,7 @@ from olmix.errors import SwarmError
 Array = NDArray[np.float64]
 
 SUM_TOLERANCE = 1e-2  # files carry weights with three decimals at times
-FARTHEST = 10.0  # standard deviations of a task from its mean that a prediction may reach
+FARTHEST = 9.0  # standard deviations of a task from its mean that a prediction may reach
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Observations:
         """The range of predictions of each task, (n,) and (n,), that these runs support.
 
         The observed range, widened on both sides by its own length (at least by `least_margin`), never below 0 and
-        never farther than ten standard deviations from the mean.
+        never farther than nine standard deviations from the mean.
         """
         seen = self.weights > 0
         low = np.where(seen, self.bpb, np.inf).min(axis=0)

@@ -22,6 +22,8 @@ from olmix.core.projection import least_vertex
 from olmix.errors import InfeasibleError, SolverError
 
 LARGEST_GAP = 1e-9
+# Of the objective, for laws whose values are in the thousands: below it, a gap is rounding.
+LARGEST_RELATIVE_GAP = 1e-12
 GOOD_GAP = 1e-12
 STRONG_ENTROPY = 1e-2
 NEWTON_STEPS, INTERIOR_STEPS = 60, 200
@@ -160,11 +162,12 @@ def _embedded(mixture: Array, kept: NDArray[np.bool_]) -> Array:
 
 def _accepted(solution: Solution) -> Solution:
     total = float(solution.weights.sum())
+    limit = max(LARGEST_GAP, LARGEST_RELATIVE_GAP * abs(solution.objective))
     # Written so that a gap of nan is refused too.
-    if not (solution.gap <= LARGEST_GAP and abs(total - 1) <= 1e-12):
+    if not (solution.gap <= limit and abs(total - 1) <= 1e-12):
         raise SolverError(
             f"the solver stopped after {solution.iterations} steps with a gap of {solution.gap:.3g} (limit "
-            f"{LARGEST_GAP:g}) and weights that sum to {total:.15g}; raise the strength of the KL term, "
+            f"{limit:g}) and weights that sum to {total:.15g}; raise the strength of the KL term, "
             "or refit with a larger ridge"
         )
     return solution
