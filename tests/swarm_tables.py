@@ -24,10 +24,12 @@ from olmix.outputs.mixture_file import MixtureFile, read_mixture
 
 DOMAINS = ("books", "code", "math", "web")
 TASKS = ("algebra", "python", "reading")
-# At a target of 20B tokens and repetition 4 the cap of math is 0.2222222222: no multiple of 10^-6.
+# At the target and repetition 4 the cap of math is 0.2222222222: no multiple of 10^-6.
 TOKENS = {"books": 4_000_000_000, "code": 3_000_000_000, "math": 1_111_111_111, "web": 20_000_000_000}
 SHARES = {"books": 0.2, "code": 0.2, "math": 0.1, "web": 0.5}
 RUNS = 24
+TARGET = 20_000_000_000
+CAPS = {name: min(1.0, 4 * tokens / TARGET) for name, tokens in TOKENS.items()}
 CONSTANT = 0.5
 COEFFICIENTS = np.array([[0.1, 0.2, -1.5, -0.2], [0.2, -1.4, -0.3, 0.1], [-0.9, 0.3, 0.2, -0.6]])
 

@@ -13,16 +13,29 @@ import polars as pl
 import pytest
 import yaml
 
-from olmix.core.laws import CHOOSABLE, law_kinds
+from olmix.core.laws import CHOOSABLE
 from olmix.core.seeds import generator
 from olmix.outputs.mixture_file import read_mixture
 from tests.project import ENVIRONMENT, REPOSITORY
 from tests.public_swarms import FOLDER, needs_swarms
-from tests.swarm_tables import DOMAINS, FIT, RUNS, SHARES, TASK_KEYS, TASKS, TOKENS, Swarm, another, olmix, text
+from tests.swarm_tables import (
+    CAPS,
+    DOMAINS,
+    FIT,
+    RUNS,
+    SHARES,
+    TARGET,
+    TASK_KEYS,
+    TASKS,
+    TOKENS,
+    Swarm,
+    another,
+    olmix,
+    succeeds,
+    text,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
-TARGET = 20_000_000_000
-CAPS = {name: min(1.0, 4 * tokens / TARGET) for name, tokens in TOKENS.items()}
 PROPOSAL_KEYS = {
     "weights", "predicted", "gain", "moved", "laws", "leverage", "nearest_run", "mirage", "certificate",
 }  # fmt: skip
@@ -45,11 +58,6 @@ def shuffled(cells: dict[str, dict[str, str]], *names: str) -> str:
     """The file with its rows in another order."""
     runs = list(cells)
     return text(cells, [runs[k] for k in generator("shuffled", *names).permutation(len(runs))])
-
-
-def numbers(bare: dict[str, bytes]) -> dict[str, bytes]:
-    """What is not a picture."""
-    return {name: content for name, content in bare.items() if not name.endswith(".png")}
 
 
 def test_the_mixture_file_reads_back(fitted: Swarm) -> None:
@@ -111,7 +119,7 @@ def test_diagnostics_hold_the_fit_and_the_proposal(fitted: Swarm) -> None:
 
 
 def test_the_plots_are_png(swarm: Swarm) -> None:
-    ran = swarm.fit("--curve", "--out", "here/and there", plots=True)
+    ran = swarm.fit("--runs", "9", "--curve", "--out", "here/and there", plots=True)
     plots = {name: content for name, content in swarm.outputs("here/and there").items() if name.endswith(".png")}
     assert set(plots) == {"plots/mixture.png", "plots/out-of-fold.png", "plots/curve.png"}
     for content in plots.values():
@@ -126,7 +134,7 @@ def test_the_plots_are_png(swarm: Swarm) -> None:
     assert [p["runs"] for p in curves["linear"]["points"]] == sorted(p["runs"] for p in curves["linear"]["points"])
     table = ran.out[ran.out.index("Learning curve") :].splitlines()
     assert [line.split()[0] for line in table[2:]] == sorted(CHOOSABLE)
-    assert "24, 48, 96 runs" in table[1]
+    assert "9, 18, 36 runs" in table[1]
 
 
 def test_what_is_printed(fitted: Swarm) -> None:
@@ -150,33 +158,47 @@ def test_json_prints_the_file(swarm: Swarm) -> None:
 
 
 def test_without_priors_the_laws_are_judged_and_nothing_is_proposed(swarm: Swarm) -> None:
-    swarm.write_tables()
-    ran = olmix(swarm.root, "fit", "ratios.csv", "metrics.csv", "--replicates", "0")
-    assert (ran.code, ran.out.splitlines()[-1]) == (0, "No proposal: name the tokens of the domains with --priors.")
+    ran = swarm.command("fit", "ratios.csv", "metrics.csv", "--replicates", "0", plots=True)
+    assert ran.out.endswith("\n\nNo proposal: name the tokens of the domains with --priors.\n")
     assert set(swarm.outputs()) == {"diagnostics.json", "plots/out-of-fold.png"}
     assert "proposal" not in swarm.diagnostics()
 
 
 def test_without_a_target_no_domain_has_a_cap(swarm: Swarm) -> None:
-    swarm.write_tables()
-    ran = olmix(swarm.root, "fit", "ratios.csv", "metrics.csv", "--priors", "priors.json", "--replicates", "0")
+    ran = swarm.command("fit", "ratios.csv", "metrics.csv", "--priors", "priors.json", "--replicates", "0")
     assert "caps           none binds" in ran.out
     assert swarm.weights()["math"] > CAPS["math"] + 0.1
     assert not any("repetition" in row or row["capped"] for row in swarm.mixture().rows.values())
     assert "target" not in swarm.mixture().sections
 
 
-@pytest.mark.parametrize("law", ["log-linear", "auto"])
-def test_the_same_runs_give_the_same_bytes_in_any_order(swarm: Swarm, law: str) -> None:
-    words = ("--law", law, "--runs", "20", "--seed", "3", "--replicates", "3")
+def in_another_order(swarm: Swarm) -> Swarm:
+    """The same swarm with the rows of both files shuffled, each in its own way."""
+    other = another(swarm, "other")
+    other.write("ratios.csv", shuffled(other.ratios, "ratios"))
+    other.write("metrics.csv", shuffled(other.metrics, "metrics"))
+    return other
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_order(swarm: Swarm) -> None:
+    words = ("--replicates", "3")
     swarm.fit(*words, plots=True)
     swarm.fit(*words, "--out", "again", plots=True)
-    other = another(swarm, "other")
-    other.write("ratios.csv", shuffled(other.ratios, law, "ratios"))
-    other.write("metrics.csv", shuffled(other.metrics, law, "metrics"))
+    other = in_another_order(swarm)
     other.fit(*words, plots=True)
     assert len(swarm.outputs()) == 4
     assert swarm.outputs() == swarm.outputs("again") == other.outputs()
+
+
+@pytest.mark.parametrize("law", ["log-linear", "auto", "gaussian-process"])
+def test_neither_the_choice_of_runs_nor_that_of_a_law_depends_on_the_order(swarm: Swarm, law: str) -> None:
+    words = ["--law", law, "--runs", "9", "--seed", "3", "--replicates", "3"]
+    words += ["--curve"] if law == "log-linear" else []
+    swarm.fit(*words)
+    other = in_another_order(swarm)
+    other.fit(*words)
+    assert set(swarm.outputs()) == {"mixture.yaml", "diagnostics.json"}
+    assert swarm.outputs() == other.outputs()
 
 
 def test_a_byte_order_mark_line_ends_and_parquet_change_nothing(fitted: Swarm, tmp_path: Path) -> None:
@@ -188,11 +210,8 @@ def test_a_byte_order_mark_line_ends_and_parquet_change_nothing(fitted: Swarm, t
     for name in ("ratios", "metrics"):
         frame = pl.read_csv(fitted.root / f"{name}.csv")
         frame.write_parquet(windows.root / f"{name}.parquet")
-    ran = olmix(
-        tmp_path, *("fit", "ratios.parquet", "metrics.parquet", *FIT[3:], "--replicates", "5", "--out", "parquet")
-    )
-    assert ran.code == 0
-    assert numbers(windows.outputs("parquet")) == fitted.outputs()
+    windows.command("fit", "ratios.parquet", "metrics.parquet", *FIT[3:], "--replicates", "5", "--out", "parquet")
+    assert windows.outputs("parquet") == fitted.outputs()
 
 
 def test_the_file_of_a_known_law_is_golden(tmp_path: Path) -> None:
@@ -200,34 +219,6 @@ def test_the_file_of_a_known_law_is_golden(tmp_path: Path) -> None:
     swarm = Swarm(tmp_path, noise=0.0)
     swarm.fit()
     assert (tmp_path / "fit/mixture.yaml").read_text() == (GOLDEN / "fit-mixture.yaml").read_text()
-
-
-@pytest.mark.parametrize("law", [*sorted(law_kinds()), "auto"])
-def test_every_law(swarm: Swarm, law: str) -> None:
-    words = ["--law", law, "--replicates", "2"]
-    if law == "lightgbm":  # trees are slow: one task is enough
-        pytest.importorskip("lightgbm")
-        words += ["--drop", "python", "--drop", "reading"]
-    ran = swarm.fit(*words)
-    chosen = swarm.diagnostics()["law"]
-    assert chosen == ("log-linear" if law == "auto" else law)
-    assert swarm.mixture().sections["law"] == chosen
-    assert f"\nlaw {chosen}: {law_kinds()[chosen].summary}\n" in ran.out
-    weights = swarm.weights()
-    assert round(sum(weights.values()) * 10**6) == 10**6
-    assert all(weights[name] <= CAPS[name] for name in DOMAINS)
-    certificate = swarm.mixture().sections["certificate"]
-    assert ("gap" in certificate) == (chosen in CHOOSABLE)
-    assert ("searched" in certificate) == (chosen not in CHOOSABLE)
-    assert ("choice" in swarm.diagnostics()) == (law == "auto")
-    if law == "auto":
-        choice = swarm.diagnostics()["choice"]
-        table = ran.out.split("\n\n")[1].splitlines()
-        assert table[0].split()[0] == "law"
-        scores = {line.split()[0]: line.split()[3] for line in table[1:-1]}
-        assert scores == {name: f"{found['score']:.3f}" for name, found in choice["laws"].items()}
-        assert list(scores) == sorted(scores, key=lambda name: -choice["laws"][name]["score"])
-        assert table[-1].startswith("Chosen: log-linear, the reference")
 
 
 def test_repeated_runs_are_one_mixture_and_show_the_noise(swarm: Swarm) -> None:
@@ -289,19 +280,29 @@ def test_an_older_swarm_that_hurts_is_left_out(swarm: Swarm) -> None:
     assert swarm.outputs()["mixture.yaml"] == swarm.outputs("alone")["mixture.yaml"]
 
 
-def test_diff_and_show_read_the_mixture_in_a_project(swarm: Swarm) -> None:
-    (swarm.root / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+def test_diff_and_show_read_the_mixture(swarm: Swarm) -> None:
     swarm.fit()
     swarm.fit("--lambda", "0.2", "--out", "other")
     ran = olmix(swarm.root, "diff", "fit/mixture.yaml", "other/mixture.yaml", "--json")
     moved = json.loads(ran.out)
     a, b = swarm.weights(), swarm.weights("other")
     assert moved["total_variation"] == pytest.approx(sum(abs(a[n] - b[n]) for n in DOMAINS) / 2, abs=1e-6)
+    (swarm.root / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     ran = olmix(swarm.root, "show", "fit/mixture.yaml")
     assert (ran.code, ran.err) == (0, "")
     for name, weight in a.items():
         assert any(line.split()[:2] == [name, f"{weight:.4f}"] for line in ran.out.splitlines())
     assert json.loads(olmix(swarm.root, "show", "fit/mixture.yaml", "--json").out)["domains"]["math"]["capped"]
+
+
+def test_names_that_mean_something_else_to_yaml(swarm: Swarm) -> None:
+    names = dict(zip(DOMAINS, ("on", "1.5", "null", "a: b #c"), strict=True))
+    swarm.ratios = {run: {names[d]: c for d, c in cells.items()} for run, cells in swarm.ratios.items()}
+    swarm.priors = {section: {names[d]: v for d, v in values.items()} for section, values in swarm.priors.items()}
+    swarm.fit()
+    assert list(swarm.weights()) == sorted(names.values())
+    assert swarm.mixture().mixture.domains["null"].tokens == TOKENS["math"]
+    assert set(swarm.mixture().sections["reference"]) == set(names.values())
 
 
 @pytest.mark.xfail(strict=True, reason="olmix show asks for params.yaml where there is no project")
@@ -326,6 +327,16 @@ def test_without_caps_too_only_the_newest_domains_get_weight(swarm: Swarm) -> No
     assert sum(unconstrained.values()) == pytest.approx(1)
 
 
+@pytest.mark.xfail(strict=True, reason="mixture.yaml and diagnostics.json are left behind, and the error denies it")
+def test_outputs_are_written_all_or_none(swarm: Swarm) -> None:
+    swarm.write_tables()
+    (swarm.root / "fit").mkdir()
+    swarm.write("fit/plots", "a file in the way")
+    before = swarm.files()
+    assert olmix(swarm.root, *FIT).code == 1
+    assert swarm.files() == before
+
+
 def test_the_console_script(swarm: Swarm) -> None:
     swarm.write_tables()
 
@@ -340,8 +351,8 @@ def test_the_console_script(swarm: Swarm) -> None:
     )
     assert ran.stdout.startswith("24 runs, 4 domains")
     other = another(swarm, "other")
-    other.fit()
-    assert numbers(swarm.outputs()) == other.outputs()
+    other.fit(plots=True)
+    assert swarm.outputs() == other.outputs()
     ran = console(*FIT, "--runs", "25", "--out", "none")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == "error: metrics.csv: 25 runs of 24 cannot be chosen; choose 1 to 24\n"
@@ -352,11 +363,10 @@ def published_distance(root: Path, *words: str) -> float:
     """L1 from the published mixture of step 0 to the one that `olmix fit` writes."""
     files = [str(FOLDER / "dclm" / name) for name in ("ratios.csv", "metrics.csv", "priors.json")]
     (root / "quick.yaml").write_text("replicates: 0\nfolds: 2\n")  # which the mixture does not depend on
-    ran = olmix(
+    succeeds(
         root, "fit", files[0], files[1], "--priors", files[2], "--config", "quick.yaml", "--preset", "olmes-52",
         "--target-tokens", "1T", *words,
     )  # fmt: skip
-    assert ran.code == 0, ran.err
     step = json.loads((FOLDER / "update-sequence.json").read_text())[0]
     published = {name.removeprefix("dclm:"): share for name, share in step["published_mixture"].items()}
     weights = read_mixture(root / "fit/mixture.yaml").mixture.weights
@@ -381,12 +391,11 @@ def test_reproduces_the_published_mixture_and_no_control_does(tmp_path: Path) ->
 def test_a_public_swarm_of_old_and_new_domains(tmp_path: Path) -> None:
     """Update 5: `existing` stands for 43 frozen domains beside 21 topics; the law of a reuse swarm."""
     folder = FOLDER / "partition-pdfs"
-    ran = olmix(
+    ran = succeeds(
         tmp_path, "fit", str(folder / "ratios.csv"), str(folder / "metrics.csv"), "--priors",
         str(folder / "priors.json"), "--preset", "olmes-52", "--law", "linear", "--weight", "math=2", "--replicates",
         "5", "--target-tokens", "1T",
     )  # fmt: skip
-    assert ran.code == 0, ran.err
     assert ran.out.startswith("64 runs, 22 domains, 52 tasks of ")
     weights = read_mixture(tmp_path / "fit/mixture.yaml").mixture.weights
     tokens = json.loads((folder / "priors.json").read_text())["token_counts"]

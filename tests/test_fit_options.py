@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.swarm_tables import DOMAINS, FIT, RUNS, SHARES, TASK_KEYS, TOKENS, Swarm, another, olmix, text
+from olmix.core.laws import CHOOSABLE, law_kinds
+from tests.swarm_tables import CAPS, DOMAINS, FIT, RUNS, SHARES, TASK_KEYS, TOKENS, Swarm, another, olmix, text
 
 
 @pytest.fixture
@@ -130,6 +131,34 @@ def test_a_masked_cell_counts_for_nothing(swarm: Swarm) -> None:
     whole = swarm.diagnostics("ones")
     assert whole["proposal"] != swarm.diagnostics()["proposal"]
     assert whole["tasks"]["reading"]["rmse"] == pytest.approx(swarm.diagnostics()["tasks"]["reading"]["rmse"])
+
+
+@pytest.mark.parametrize("law", [*sorted(law_kinds()), "auto"])
+def test_every_law(swarm: Swarm, law: str) -> None:
+    words = ["--law", law, "--replicates", "2"]
+    if law == "lightgbm":  # trees are slow: one task is enough
+        pytest.importorskip("lightgbm")
+        words += ["--runs", "8", "--drop", "python", "--drop", "reading", "--replicates", "0"]
+    ran = swarm.fit(*words)
+    chosen = swarm.diagnostics()["law"]
+    assert chosen == ("log-linear" if law == "auto" else law)
+    assert swarm.mixture().sections["law"] == chosen
+    assert f"\nlaw {chosen}: {law_kinds()[chosen].summary}\n" in ran.out
+    weights = swarm.weights()
+    assert round(sum(weights.values()) * 10**6) == 10**6
+    assert all(weights[name] <= CAPS[name] for name in DOMAINS)
+    certificate = swarm.mixture().sections["certificate"]
+    assert ("gap" in certificate) == (chosen in CHOOSABLE)
+    assert ("searched" in certificate) == (chosen not in CHOOSABLE)
+    assert ("choice" in swarm.diagnostics()) == (law == "auto")
+    if law == "auto":
+        choice = swarm.diagnostics()["choice"]
+        table = ran.out.split("\n\n")[1].splitlines()
+        assert table[0].split()[0] == "law"
+        scores = {line.split()[0]: line.split()[3] for line in table[1:-1]}
+        assert scores == {name: f"{found['score']:.3f}" for name, found in choice["laws"].items()}
+        assert list(scores) == sorted(scores, key=lambda name: -choice["laws"][name]["score"])
+        assert table[-1].startswith("Chosen: log-linear, the reference")
 
 
 @pytest.mark.parametrize("reference", ["priors", "natural", "uniform"])
