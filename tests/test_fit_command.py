@@ -247,19 +247,19 @@ def test_a_domain_that_no_run_read_is_named(swarm: Swarm) -> None:
 
 def test_an_older_swarm_joins_and_its_own_domains_get_no_weight(swarm: Swarm) -> None:
     older = swarm.older()
-    ran = swarm.fit("--also", *older, "--law", "linear")
+    few = ("--runs", "6", "--law", "linear")  # to which the 18 old runs have much to add
+    ran = swarm.fit("--also", *older, *few)
     assert "\nolder swarm 1: 18 runs, each run counts " in ran.out
     found = swarm.diagnostics()
     assert found["design"]["coordinates"] == 5
     assert found["older_swarms"][0]["runs"] == 18
-    assert found["older_swarms"][0]["weight"] in (0.1, 0.3, 1.0)
-    assert {tried["weight"] for tried in found["older_swarms"][0]["tried"]} == {0.0, 0.1, 0.3, 1.0}
+    assert found["older_swarms"][0]["weight"] in {tried["weight"] for tried in found["older_swarms"][0]["tried"]} - {0}
     assert found["proposal"]["weights"]["forum"]["weight"] == 0
-    assert found["runs"]["used"] == RUNS
+    assert found["runs"]["used"] == 6
     assert set(swarm.weights()) == set(DOMAINS)
     assert round(sum(swarm.weights().values()) * 10**6) == 10**6
     assert not any(line.startswith("forum") for line in ran.out.splitlines())
-    words = ("--also", *older, "--also-domain", "code=code-2024", "--law", "linear")
+    words = ("--also", *older, "--also-domain", "code=code-2024", *few)
     swarm.fit(*words, "--out", "revised")
     assert swarm.diagnostics("revised")["design"]["coordinates"] == 6
     assert swarm.diagnostics("revised")["proposal"]["weights"]["code-2024"]["weight"] == 0
@@ -267,7 +267,7 @@ def test_an_older_swarm_joins_and_its_own_domains_get_no_weight(swarm: Swarm) ->
     swarm.write("also.yaml", yaml.safe_dump(
         {"also": [{"ratios": older[0], "metrics": older[1], "domains": {"code": "code-2024"}}]}
     ))  # fmt: skip
-    swarm.fit("--config", "also.yaml", "--law", "linear", "--out", "of-file")
+    swarm.fit("--config", "also.yaml", *few, "--out", "of-file")
     assert swarm.outputs("revised") == swarm.outputs("of-file")
 
 
@@ -321,7 +321,7 @@ def test_an_older_swarm_may_lack_a_task(swarm: Swarm) -> None:
 
 @pytest.mark.xfail(strict=True, reason="without caps, domains that only an older swarm knew get weight")
 def test_without_caps_too_only_the_newest_domains_get_weight(swarm: Swarm) -> None:
-    swarm.fit("--also", *swarm.older(), "--law", "linear")
+    swarm.fit("--also", *swarm.older(), "--law", "linear", "--runs", "6")
     unconstrained = {name: row["unconstrained"] for name, row in swarm.diagnostics()["proposal"]["weights"].items()}
     assert unconstrained["forum"] == 0
     assert sum(unconstrained.values()) == pytest.approx(1)

@@ -25,8 +25,8 @@ from olmix.core.selection import combined
 WEIGHTS = (0.1, 0.3, 1.0)
 FOLDS, REPEATS = 5, 2
 BACKFITTINGS = 3
-# In the score: below it a gain is the luck of the folds, which an old swarm of noise has as well.
-LEAST_GAIN = 0.01
+# Of what the score lacks of 1: a smaller gain is the luck of the folds, which an old swarm of noise has as well.
+LEAST_GAIN = 0.05
 LEAST_SHIFTED = 0.01  # of an old BPB, what is left of it after any offset
 
 
@@ -74,7 +74,7 @@ def join(
         if tried[-1][2] > max(t[2] for t in tried[:-1]):
             tried += [(weight, True, score(weight, True)) for weight in WEIGHTS if weight != best[0]]
         weight, shifted, reached = max(tried[1:], key=lambda t: (t[2], t[0], not t[1]))
-        if reached < tried[0][2] + LEAST_GAIN:
+        if reached < tried[0][2] + LEAST_GAIN * (1 - tried[0][2]):
             weight, shifted = 0.0, False
         old = _counted(swarm, weight or 1.0)
         offsets = np.zeros(newest.bpb.shape[1])
