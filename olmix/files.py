@@ -54,6 +54,16 @@ def sweep(folder: Path) -> None:
 NOTHING_TO_TRAIN = "Nothing is recomputed: no proxy is trained for this plan."
 
 
+def require_folder(folder: Path) -> None:
+    """Make `folder` unless it is there; raises OlmixError, before long work, when nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OlmixError(f"{folder}: cannot be written: {error.strerror}; name another folder with --out") from None
+    if not os.access(folder, os.W_OK):
+        raise OlmixError(f"{folder}: cannot be written: no permission; name another folder with --out")
+
+
 def output_folder(folder: Path, empty: bool, why: str = NOTHING_TO_TRAIN) -> None:
     """Make an output folder that holds nothing of an earlier run; one that stays empty says `why` in a file,
     because DVC warns of empty folders again and again. Raises OlmixError when it cannot be made."""

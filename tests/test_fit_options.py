@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from olmix.core.laws import CHOOSABLE, law_kinds
-from tests.swarm_tables import CAPS, DOMAINS, FIT, RUNS, SHARES, TASK_KEYS, TOKENS, Swarm, another, olmix, text
+from tests.swarm_tables import CAPS, DOMAINS, FIT, RUNS, SHARES, TABLES, TASK_KEYS, TOKENS, Swarm, another, olmix, text
 
 
 @pytest.fixture
@@ -263,6 +263,11 @@ def test_options_that_cannot_be(swarm: Swarm, words: list[str], message: str) ->
     [
         (["fit"], "ratios: missing; name the files, olmix fit RATIOS METRICS, or in --config"),
         (["fit", "ratios.csv"], "metrics: missing; name the files"),
+        (
+            ["fit", *TABLES[:2], "--target-tokens", "1T"],
+            "olmix fit: priors: missing; target tokens and a reference need",
+        ),
+        (["fit", *TABLES[:2], "--reference", "natural"], "olmix fit: priors: missing"),
         (["fit", "none.csv", "metrics.csv"], "none.csv: no such file"),
         (["fit", "ratios.csv", "none.csv"], "none.csv: no such file"),
         (["fit", ".", "metrics.csv"], ".: results are read from .csv and .parquet files"),
@@ -437,41 +442,33 @@ def test_limits_that_cannot_be_met_say_what_to_raise_and_that_is_enough(swarm: S
     assert "cannot be drawn" in swarm.refused("--target-tokens", "200B", "--repetition", less)
 
 
-defect = pytest.mark.xfail(strict=True, raises=(AssertionError, OverflowError))
-
-
-@defect(reason="the caps leave no room for six decimals, which is only seen after the fit")
-def test_the_limit_that_is_named_is_enough_for_six_decimals(swarm: Swarm) -> None:
-    swarm.priors = dict(zip(DOMAINS, (10**9, 10**9, 10**9, 4 * 10**9), strict=True))
-    said = swarm.refused("--target-tokens", "14B", "--repetition", "1")
+@pytest.mark.parametrize(("tokens", "target"), [((1, 1, 1, 4), "14B"), ((4, 3, 1, 20), "28000100000000")])
+def test_the_limit_that_is_named_is_always_enough(swarm: Swarm, tokens: tuple[int, ...], target: str) -> None:
+    swarm.priors = {name: count * 10**9 for name, count in zip(DOMAINS, tokens, strict=True)}
+    said = swarm.refused("--target-tokens", target, "--repetition", "1")
     enough = re.search(r"raise --repetition to ([0-9.]+) or lower", said)
     assert enough is not None
-    swarm.fit("--target-tokens", "14B", "--repetition", enough[1])
+    swarm.fit("--target-tokens", target, "--repetition", enough[1])
 
 
-@defect(reason="a count that is no finite number ends in a traceback")
 def test_a_target_beyond_all_numbers(swarm: Swarm) -> None:
     assert "target_tokens" in swarm.refused("--target-tokens", "1e400")
 
 
-@defect(reason="the output folder is tried only after everything was fitted")
 @pytest.mark.parametrize("out", ["priors.json", "priors.json/fit", "/proc/fit"])
 def test_an_output_folder_that_cannot_be_written(swarm: Swarm, out: str) -> None:
     assert "cannot be written" in swarm.refused("--out", out)
 
 
-@defect(reason="that a curve needs 8 runs is said only after everything was fitted")
 def test_a_curve_of_too_few_runs(swarm: Swarm) -> None:
     assert "curve" in swarm.refused("--runs", "6", "--curve")
 
 
-@defect(reason="a mask of runs that are nowhere masks nothing, silently")
 def test_a_mask_of_unknown_runs(swarm: Swarm) -> None:
     swarm.write("mask.csv", "run,python\nr99,0\n")
     assert "r99" in swarm.refused("--mask", "mask.csv")
 
 
-@defect(reason="of a group or weight that is given twice the first is dropped silently")
 @pytest.mark.parametrize("words", [["--group", "a=algebra", "--group", "a=python"],
                                    ["--weight", "python=1", "--weight", "python=3"]])  # fmt: skip
 def test_a_name_that_is_given_twice(swarm: Swarm, words: list[str]) -> None:
@@ -480,7 +477,6 @@ def test_a_name_that_is_given_twice(swarm: Swarm, words: list[str]) -> None:
     assert ran.code == 1
 
 
-@defect(reason="a BPB of 0 or less is an error in the newest swarm, and masked silently in an older one")
 def test_no_bpb_in_an_older_swarm(swarm: Swarm) -> None:
     ratios, metrics = swarm.older()
     lines = (swarm.root / metrics).read_text().splitlines()
@@ -489,12 +485,10 @@ def test_no_bpb_in_an_older_swarm(swarm: Swarm) -> None:
     assert "old-metrics.csv: run 'old02', metric 'reading': -1" in swarm.refused("--also", ratios, metrics)
 
 
-@defect(reason="lambda is called kl, which is no key that is documented")
 def test_lambda_is_called_lambda(swarm: Swarm) -> None:
     assert swarm.refused("--lambda", "-1").startswith("olmix fit: lambda: ")
 
 
-@defect(reason="a mistake on the command line is said to stand in the file of --config")
 def test_a_mistake_is_looked_for_where_it_is(swarm: Swarm) -> None:
     swarm.write("fit.yaml", "law: linear\n")
     assert "fit.yaml" not in swarm.refused("--config", "fit.yaml", "--repetition", "0")

@@ -118,7 +118,7 @@ def test_a_preset_of_ones_own(tmp_path: Path) -> None:
         ("families: {f: a}", "f: not a list of names; put names that look like numbers in quotes"),
         ("families: {f: [1]}", "f: not a list of names; put names that look like numbers in quotes"),
         ("families: [a]", "families: not a mapping of names; put names that look like numbers in quotes"),
-        ("families: {f: [g]}\ngroups: {g: [a]}", "groups.g: not a mapping of names; put names that look like"),
+        ("families: {f: [g]}\ngroups: {g: [1]}", "groups.g: not a list of names; put names that look like"),
         ("families: {f: [g]}\ngroups: {g: {a: 0}}", "groups.g: a: weight 0; a weight is a finite number > 0"),
         ("families: {f: [g]}\ngroups: {g: {a: x}}", "groups.g: a: weight 'x'; a weight is a finite number > 0"),
         ("families: {f: [b]}\ngroups: {g: {a: 1}}", "groups of no family: g; name each in one family"),

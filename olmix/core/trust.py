@@ -21,6 +21,9 @@ from olmix.core.proposing import Best, best_mixture
 
 LOW, HIGH = 0.05, 0.95
 ROUNDING = 1e-9
+# Limits of doubt: the rank correlation of the mean BPB, total variation by resampling, share outside of the runs.
+LEAST_RANK, MOST_MOVED, MOST_OUTSIDE = 0.8, 0.1, 0.05
+QUESTIONS = 7
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,20 @@ class Trust:
     error: float
     mirage: bool
 
+    def doubts(self, fit: SwarmFit) -> tuple[str, ...]:
+        """What speaks against believing the proposal, each in a few words: the questions and limits of docs/fit.md."""
+        gains = [law.gain for law in self.laws if law.gain is not None]
+        asked = {
+            f"unseen runs are ranked at {fit.scores.mean_spearman:.2f}": not fit.scores.mean_spearman >= LEAST_RANK,
+            "the gain may be 0": self.gain is not None and self.gain.low <= 0,
+            f"other runs move it by {self.moved or 0:.2f}": (self.moved or 0.0) > MOST_MOVED,
+            "a law says that it loses": self.gain is not None and min(gains, default=1.0) <= 0,
+            "the runs cannot tell all domains apart": fit.design.rank < len(self.proposal.weights),
+            "it lies beyond the runs": self.leverage > self.largest_leverage or self.unsupported > MOST_OUTSIDE,
+            "it is better than any run by more than the error": self.mirage,
+        }
+        return tuple(said for said, doubtful in asked.items() if doubtful)
+
 
 def examine(
     fit: SwarmFit,
@@ -124,7 +141,7 @@ def examine(
     observed = fit.newest.mixtures
     report("solve")
     proposal = problem.best(fit.law, observed)
-    unconstrained = problem.best(fit.law, observed, np.ones_like(problem.caps))
+    unconstrained = problem.best(fit.law, observed, np.where(problem.caps > 0, 1.0, 0.0))
     named = {"proposal": proposal.weights, "unconstrained": unconstrained.weights}
     if problem.baseline is not None:
         named["baseline"] = problem.baseline

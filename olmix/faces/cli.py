@@ -13,7 +13,7 @@ import click
 from olmix import __version__
 from olmix.faces.entry import OK, SOMETHING_TO_DO, run
 from olmix.faces.steps import Steps
-from olmix.files import canonical_json
+from olmix.files import canonical_json, require_folder
 
 if TYPE_CHECKING:
     from olmix.faces.fit_options import FitOptions
@@ -143,7 +143,7 @@ def diff(a: str | None, b: str | None, as_json: bool) -> int:
 def show(mixture: str | None, as_json: bool) -> int:
     """Show a mixture as a table, led by what was measured; the proposal when none is named."""
     from olmix.faces import mixture_view
-    from olmix.faces.config import load_params
+    from olmix.faces.config import PARAMS, load_params
     from olmix.faces.revisions import mixture_at
     from olmix.outputs.mixture_file import PROPOSED
     from olmix.outputs.plan_file import PLAN, read_plan
@@ -155,7 +155,9 @@ def show(mixture: str | None, as_json: bool) -> int:
         click.echo(json.dumps(mixture_view.mixture_json(file, validation), indent=2))
     else:
         known = read_plan() if PLAN.exists() else None
-        click.echo(mixture_view.mixture_text(file, validation, known, load_params().descriptions))
+        # A mixture of olmix fit is shown where no project is.
+        descriptions = load_params().descriptions if PARAMS.exists() else {}
+        click.echo(mixture_view.mixture_text(file, validation, known, descriptions))
     return OK
 
 
@@ -175,6 +177,7 @@ def fit(as_json: bool, **given: Any) -> int:
 
     options = _fit_options(given)
     inputs = fitting.read_inputs(options)
+    require_folder(options.out / "plots")
     with Steps("fit") as steps:
         report = fitting.fit_tables(inputs, steps)
         steps("draw")
@@ -203,13 +206,17 @@ def sweep(
     from olmix.files import write_json
     from olmix.outputs.fit_report import sweep_values
 
+    for single, many in (("kl", "lambdas"), ("repetition", "repetitions")):
+        if given.get(single) is not None:
+            raise click.UsageError(f"a sweep has --{many}, not one of them")
     grid = sweeping.grid_of(lambdas, repetitions, targets)
-    folder = out or Path("sweep")
+    options = _fit_options(given) if any(given.values()) else None
+    named = options.out if options is not None and "out" in options.model_fields_set else None
+    folder = out or named or Path("sweep")
     with Steps("sweep") as steps:
-        if any(given.values()):
-            found = sweeping.sweep_tables(_fit_options(given), grid, steps)
-        else:
-            found = sweeping.sweep_project(grid, steps)
+        ready = sweeping.ready_tables(options, grid) if options is not None else sweeping.ready_project(grid)
+        require_folder(folder)
+        found = ready(steps)
         values = sweep_values(found.cells, found.domains)
         write_json(folder / "sweep.json", values)
         written = [folder / "sweep.json", draw_sweep(found.cells, found.domains, folder / "sweep.png")]
@@ -225,16 +232,28 @@ def _fit_options(given: dict[str, Any]) -> FitOptions:
     file = given.pop("config")
     also, domains = given.pop("also"), given.pop("also_domain")
     named = {key: value for key, value in given.items() if value is not None and value != ()}
-    pairs = {key: dict(_pair(text, key) for text in named.pop(key)) for key in ("weight", "group") if key in named}
+    if "kl" in named:
+        named["lambda"] = named.pop("kl")
+    pairs = {key: _pairs(named.pop(key), key) for key in ("weight", "group") if key in named}
     if "weight" in pairs:
         named["weights"] = {task: _number(value, f"--weight {task}") for task, value in pairs["weight"].items()}
     if "group" in pairs:
         named["groups"] = {task: metrics.split(",") for task, metrics in pairs["group"].items()}
     if also:
-        named["also"] = older_swarms(also, dict(_pair(text, "also-domain") for text in domains))
+        named["also"] = older_swarms(also, _pairs(domains, "also-domain"))
     elif domains:
         raise click.UsageError("--also-domain goes with --also")
     return read_options(file, named)
+
+
+def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, value = _pair(text, option)
+        if name in pairs:
+            raise click.UsageError(f"--{option} {name}: given twice")
+        pairs[name] = value
+    return pairs
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

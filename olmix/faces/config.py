@@ -6,6 +6,7 @@ Every field carries its own documentation; docs/params.md is generated from it.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -45,7 +46,7 @@ def _count(value: object) -> object:
         if match is None:
             raise ValueError("write a whole number, or one with k, M, B or T behind it, such as 200k or 1T")
         number = float(match[1]) * _SUFFIXES.get(match[2].lower(), 1)
-        if number != int(number):
+        if not math.isfinite(number) or number != int(number):
             raise ValueError("write a whole number")
         return int(number)
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -15,6 +15,8 @@ from olmix.faces.config import Count, Finite, check
 from olmix.files import read_yaml
 from olmix.results.table import read_result_table
 
+COMMAND = Path("olmix fit")  # where a mistake on the command line stands
+
 
 def _members(value: object) -> object:
     """A list of metrics weighs them equally."""
@@ -26,7 +28,7 @@ Members = Annotated[dict[str, Annotated[Finite, Field(gt=0)]], BeforeValidator(_
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class OlderSwarm(_Options):
@@ -92,6 +94,8 @@ class FitOptions(_Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> FitOptions:
+        if self.priors is None and (self.target_tokens is not None or self.reference != "priors"):
+            raise ValueError("priors: missing; target tokens and a reference need the tokens of the domains")
         if self.preset and self.groups:
             raise ValueError("preset and groups: name one of them; a preset of your own can hold both")
         if self.runs is not None and self.ids is not None:
@@ -109,12 +113,16 @@ def read_options(file: Path | None, given: Mapping[str, Any]) -> FitOptions:
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: holds {type(content).__name__}, not a mapping of options")
     merged = {**content, **given}
-    if "kl" in given:
-        merged.pop("lambda", None)
-    for key in ("ratios", "metrics"):
+    for key in ("ratios", "metrics") if file is None else ():
         if key not in merged:
             raise ConfigError(f"{key}: missing; name the files, olmix fit RATIOS METRICS, or in --config")
-    return check(file or Path("olmix fit"), merged, FitOptions)
+    try:
+        return check(COMMAND, merged, FitOptions)
+    except ConfigError as error:
+        key = str(error).removeprefix(f"{COMMAND}: ").split(":")[0].split(".")[0]
+        if file is None or key in given:
+            raise
+        raise ConfigError(str(error).replace(f"{COMMAND}: ", f"{file}: ")) from None
 
 
 def older_swarms(files: Sequence[tuple[Path, Path]], names: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from olmix.core.fitting import SwarmFit
 from olmix.core.selection import Choice, Curve
 from olmix.core.sweep import Cell, groups
-from olmix.core.trust import Interval, Trust
+from olmix.core.trust import QUESTIONS, Interval, Trust
 from olmix.faces.fitting import Answer, FitReport
 from olmix.faces.table import bar, table
 from olmix.outputs.fit_report import cap_price
@@ -36,7 +36,7 @@ def fit_text(report: FitReport) -> str:
 def _head(report: FitReport) -> list[str]:
     inputs, fit = report.inputs, report.fit
     k, n = len(inputs.table.runs), len(inputs.table.tasks)
-    lines = [f"{k} runs, {len(inputs.domains)} domains, {n} tasks of {inputs.table.source}"]
+    lines = [f"{k}{_older_runs(fit)} runs, {len(inputs.domains)} domains, {n} tasks of {inputs.table.source}"]
     if inputs.aside:
         lacking = ", ".join(f"{a.run} ({', '.join(a.missing[:2])})" for a in inputs.aside[:4])
         more = f" and {len(inputs.aside) - 4} more" if len(inputs.aside) > 4 else ""
@@ -61,6 +61,11 @@ def _head(report: FitReport) -> list[str]:
     names = ", ".join(f"{inputs.table.tasks[j]} {fit.scores.spearman[j]:.2f}" for j in worst)
     lines.append(f"  least well predicted: {names}")
     return lines
+
+
+def _older_runs(fit: SwarmFit) -> str:
+    counted = sum(len(older.observations.mixtures) for older in fit.older if older.weight > 0)
+    return f" + {counted} older" if counted else ""
 
 
 def score_line(fit: SwarmFit) -> str:
@@ -129,7 +134,11 @@ def trust_lines(fit: SwarmFit, trust: Trust, domains: Sequence[str]) -> list[str
     predicted = f"predicted      {_value(mean['proposal'])}"
     if trust.gain is not None:
         predicted += f"; reference {_value(mean['baseline'])}; gain {_value(trust.gain)}{_between(trust.gain)}"
-    lines = [predicted]
+    doubts = trust.doubts(fit)
+    believe = (
+        f"{len(doubts)} of {QUESTIONS} questions raise doubt: {', '.join(doubts)}" if doubts else "no doubt is raised"
+    )
+    lines = [f"believe it?    {believe}", predicted]
     if trust.moved is not None:
         lines.append(
             f"other runs     proposals of {len(fit.replicates)} resamples: median total variation {trust.moved:.3f}"
@@ -149,7 +158,7 @@ def trust_lines(fit: SwarmFit, trust: Trust, domains: Sequence[str]) -> list[str
         f"without caps   {_value(mean['unconstrained'])}, total variation "
         f"{np.abs(trust.unconstrained.weights - trust.proposal.weights).sum() / 2:.3f}"
     )
-    lines.append(f"caps           {_caps(trust, domains)}")
+    lines.append(f"caps           {_caps(trust, domains, never)}")
     gap = trust.proposal.gap
     certified = (
         f"duality gap {max(gap, 1e-12):.1e}"
@@ -177,23 +186,31 @@ def _mirage(trust: Trust) -> str:
     if trust.mirage:
         return (
             f"ALARM: better than {best} by {ahead:.4f}, more than the out-of-fold error {trust.error:.4f}: "
-            "train it before you believe it"
+            "train it before you believe it" + _reference_too(trust)
         )
     side = "better" if ahead > 0 else "worse"
     return f"none: {side} than {best} by {abs(ahead):.4f}; out-of-fold error {trust.error:.4f}"
 
 
-def _caps(trust: Trust, domains: Sequence[str]) -> str:
-    prices = [(name, cap_price(trust, i)) for i, name in enumerate(domains) if trust.proposal.weights[i] > 0]
-    bound = [(name, price) for name, price in prices if price is not None]
-    if not bound:
-        return (
-            "none binds" if not trust.proposal.capped.any() or trust.proposal.prices is not None else "prices unknown"
-        )
-    bound.sort(key=lambda item: -item[1])
-    return f"{len(bound)} bind; one percent more of it would gain: " + ", ".join(
-        f"{name} {price * ONE_PERCENT:.5f} BPB" for name, price in bound
-    )
+def _reference_too(trust: Trust) -> str:
+    """Whether the prediction of the reference is as far ahead: then the swarm is short of good runs."""
+    reference = trust.mean_bpb.get("baseline")
+    return " (so is the reference)" if reference and reference.value < trust.best_bpb - trust.error else ""
+
+
+def _caps(trust: Trust, domains: Sequence[str], never: Sequence[str]) -> str:
+    """Which caps bind, and what one percent more tokens of each would gain: to first order, price x 1% of the cap."""
+    gains = [
+        (name, price * ONE_PERCENT * float(trust.proposal.weights[i]))
+        for i, name in enumerate(domains)
+        if (price := cap_price(trust, i)) is not None and trust.proposal.weights[i] > 0 and name not in never
+    ]
+    if not gains:
+        priced = trust.proposal.prices is not None
+        return "none binds" if priced or not trust.proposal.capped.any() else "some bind; a search has no prices"
+    gains.sort(key=lambda item: (-item[1], item[0]))
+    said = ", ".join(f"{name} {gain:.1e} BPB" for name, gain in gains)
+    return f"{len(gains)} {'bind' if len(gains) > 1 else 'binds'}; one percent more tokens would gain: {said}"
 
 
 def _value(interval: Interval) -> str:
@@ -212,8 +229,17 @@ def curve_text(curves: Sequence[Curve], runs: int) -> str:
         [c.name, *(f"{p.mean_spearman:.3f}±{p.mean_spearman_error:.3f}" for p in c.points), _more(c, runs)]
         for c in curves
     ]
+    best = max(curves, key=lambda c: c.points[-1].mean_spearman)
+    closing = ""
+    if np.isfinite(best.rate):
+        now, then = best.at(runs), best.at(2 * runs)
+        closing = (
+            f"\nTwice the runs ({2 * runs}) would take {best.name} from {now:.3f} to {then:.3f}, "
+            "if the curve went on as it does; noise may end it sooner."
+        )
     head = "Learning curve: rank correlation of the mean BPB on runs that were held out, by runs trained on"
-    return f"{head}\n" + table(["law", *map(str, sizes), f"extrapolated: {runs}, {2 * runs}, {4 * runs} runs"], rows)
+    header = ["law", *map(str, sizes), f"extrapolated: {runs}, {2 * runs}, {4 * runs} runs"]
+    return f"{head}\n{table(header, rows)}{closing}"
 
 
 def _more(curve: Curve, runs: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from olmix.core.mixture import kl_divergence
 from olmix.core.objective import Array
 from olmix.core.observations import Observations, observe
 from olmix.core.quantise import quantise_within
+from olmix.core.repeats import merge_repeats
 from olmix.core.seeds import named_key
-from olmix.core.selection import Curve, learning_curve
+from olmix.core.selection import Curve, curve_sizes, learning_curve
 from olmix.core.trust import Problem, Trust, examine
 from olmix.errors import ConfigError, InfeasibleError
 from olmix.faces.fit_options import FitOptions
@@ -26,7 +27,7 @@ from olmix.files import write_json
 from olmix.outputs.fit_report import curve_values, fit_values, trust_values
 from olmix.outputs.mixture_file import MixtureFile, write_mixture
 from olmix.outputs.proposal import Target, certificate_section, mixture_file, predicted_section
-from olmix.results.older import align, bpb_of, masked, renamed
+from olmix.results.older import align, bpb_of, masked, refuse_shared, renamed
 from olmix.results.presets import preset, preset_names, preset_tasks, read_preset
 from olmix.results.priors import aligned, read_priors
 from olmix.results.swarm_results import SwarmTable, join, only, subset
@@ -36,6 +37,8 @@ from olmix.results.tasks import Groups, SetAside, tasks_of
 HEADING = (
     "What `olmix fit` proposes for tables of a swarm. The digests name domains and their tokens: no content was read."
 )
+
+STEPS = 10**6  # of a mixture file
 
 Report = Callable[[str], None]
 
@@ -102,6 +105,7 @@ class FitReport:
         }
         if self.answer is not None:
             values["proposal"] = trust_values(self.answer.trust, inputs.columns)
+            values["proposal"]["doubts"] = list(self.answer.trust.doubts(self.fit))
         if self.curves:
             values["curves"] = curve_values(self.curves)
         return values
@@ -110,9 +114,12 @@ class FitReport:
 def read_inputs(options: FitOptions) -> Inputs:
     """Read and check all files of `options`; raises DataError, ConfigError, SwarmError or InfeasibleError, one line."""
     groups, families, table, aside = _newest(options)
-    others = [_older(swarm.ratios, swarm.metrics, swarm.domains) for swarm in options.also]
+    used = {metric for task in table.tasks for metric in groups.get(task, {task: 1.0})}
+    others = [_older(swarm.ratios, swarm.metrics, swarm.domains, used) for swarm in options.also]
+    for other, swarm in zip(others, options.also, strict=True):
+        refuse_shared(table, other, str(swarm.ratios))
     joined = align(table, others)
-    mask = _mask(options.mask, table)
+    mask = {} if options.mask is None else _mask(options.mask, table, read_result_table(options.ratios).ids)
     newest = _observed(joined.mixtures[0], masked(table.bpb, table.runs, table.tasks, mask), partial=False)
     older = [
         _observed(x, bpb_of(other, table.tasks, groups), partial=True)
@@ -131,6 +138,8 @@ def read_inputs(options: FitOptions) -> Inputs:
         None,
     )
     require_runs(options.law, options.settings().kinds(), newest, older)
+    if options.curve:
+        curve_sizes(len(merge_repeats(newest, table.runs).ids), len(table.domains))
     return inputs if options.priors is None else _with_priors(inputs, options.priors)
 
 
@@ -179,9 +188,9 @@ def _newest(options: FitOptions) -> tuple[Groups, Mapping[str, tuple[str, ...]],
     return options.groups, {}, table, aside
 
 
-def _older(ratios: Path, metrics: Path, names: Mapping[str, str]) -> SwarmTable:
+def _older(ratios: Path, metrics: Path, names: Mapping[str, str], used: set[str]) -> SwarmTable:
     read = read_result_table(metrics)
-    return renamed(join(read_result_table(ratios), read, read.columns), names)
+    return renamed(join(read_result_table(ratios), read, set(read.columns) - used), names)
 
 
 def _observed(mixtures: Array, bpb: Array, *, partial: bool) -> Observations:
@@ -189,10 +198,11 @@ def _observed(mixtures: Array, bpb: Array, *, partial: bool) -> Observations:
     return observe(mixtures, bpb, np.where(np.isfinite(bpb) & (bpb > 0), 1.0, 0.0), partial=partial)
 
 
-def _mask(path: Path | None, swarm: SwarmTable) -> dict[str, dict[str, float]]:
-    if path is None:
-        return {}
+def _mask(path: Path, swarm: SwarmTable, known: Sequence[str]) -> dict[str, dict[str, float]]:
     table = read_result_table(path)
+    nowhere = sorted(set(table.ids) - set(known))
+    if nowhere:
+        raise ConfigError(f"{path}: masks {first_few(nowhere)}, no run of {swarm.source}; use the ids of its runs")
     strange = [name for name in table.columns if name not in swarm.tasks]
     if strange:
         raise ConfigError(f"{path}: masks {first_few(strange)}, no task; the tasks are {first_few(swarm.tasks)}")
@@ -237,8 +247,7 @@ def _with_priors(inputs: Inputs, path: Path) -> Inputs:
     baseline = np.zeros(len(inputs.columns))
     baseline[: len(domains)] = reference
     caps = caps_of(tokens, len(inputs.columns), options.target_tokens, options.repetition)
-    # The caps of many domains may sum to 1 but for rounding.
-    if caps.sum() < 1 - 1e-12:
+    if not _room(caps):
         raise _infeasible(options, tokens, float(caps.sum()))
     return replace(inputs, wanted=Wanted(Problem(inputs.task_weights, whole, options.kl, caps, baseline), tokens))
 
@@ -252,12 +261,20 @@ def caps_of(tokens: Array, columns: int, target_tokens: int | None, repetition: 
     return caps
 
 
+def _room(caps: Array) -> bool:
+    """Whether a mixture in steps of 1e-6, as files carry it, meets the caps; a hair is left for rounding."""
+    return bool(np.floor(caps * STEPS + 1e-6).sum() >= STEPS)
+
+
 def _infeasible(options: FitOptions, tokens: Array, reach: float) -> InfeasibleError:
     target, held = int(options.target_tokens or 0), int(tokens.sum())
+    enough = np.ceil(1000 * target / held) / 1000
+    while not _room(caps_of(tokens, len(tokens), target, enough)):
+        enough += 0.001
     return InfeasibleError(
         f"{options.priors}: {target:,} tokens cannot be drawn with repetition {options.repetition:g}: the domains give "
         f"{reach:.4g} of them, {round((1 - reach) * target):,} short; raise --repetition to "
-        f"{np.ceil(1000 * target / held) / 1000:g} or lower --target-tokens"
+        f"{enough:.10g} or lower --target-tokens"
     )
 
 

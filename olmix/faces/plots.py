@@ -54,7 +54,8 @@ def draw_sweep(cells: Sequence[Cell], domains: Sequence[str], path: Path) -> Pat
     axes.set_xticks(range(len(firsts)), names, fontsize=7)
     axes.set_ylabel("share")
     axes.set_title("Mixtures of the sweep, each with the first of its settings")
-    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if firsts:
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _saved(figure, path)
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmix.core.fitting import fit_swarm
+from olmix.core.fitting import SwarmFit, fit_swarm
 from olmix.core.limits import domain_caps
 from olmix.core.objective import Array
 from olmix.core.sweep import Cell, sweep
+from olmix.core.trust import Problem
 from olmix.errors import ConfigError, PipelineError
 from olmix.faces.config import load_params, parse_count
 from olmix.faces.fit_options import FitOptions
@@ -21,6 +22,7 @@ from olmix.outputs.law_file import LAW, read_laws
 from olmix.outputs.plan_file import read_plan
 from olmix.outputs.proposal import problem_of
 
+LARGEST = 2**63
 TINY = sys.float_info.min
 LAMBDAS = (0.01, 0.02, 0.05, 0.1, 0.2)
 REPETITIONS = (1.0, 2.0, 4.0, 8.0)
@@ -28,6 +30,7 @@ REPETITIONS = (1.0, 2.0, 4.0, 8.0)
 AROUND = (0.25, 1.0, 4.0)
 
 Report = Callable[[str], None]
+Ready = Callable[[Report], "Sweep"]
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,29 @@ class Grid:
             return self.targets
         if target is None:
             raise ConfigError("target tokens: missing; name --targets, or --target-tokens to sweep around it")
-        return tuple(max(1, round(factor * target)) for factor in AROUND)
+        targets = tuple(max(1, round(factor * target)) for factor in AROUND)
+        if targets[-1] >= LARGEST:
+            raise ConfigError(f"target tokens: {targets[-1]:,} is beyond 2^63; name --targets")
+        return targets
 
 
 def grid_of(lambdas: str | None, repetitions: str | None, targets: str | None) -> Grid:
     """The grid of three comma-separated lists; raises ConfigError for what is no positive number."""
     return Grid(
-        _numbers(lambdas, "--lambdas", 0.0) if lambdas else LAMBDAS,
-        _numbers(repetitions, "--repetitions", TINY) if repetitions else REPETITIONS,
-        [parse_count(item) for item in targets.split(",")] if targets else None,
+        LAMBDAS if lambdas is None else _numbers(lambdas, "--lambdas", 0.0),
+        REPETITIONS if repetitions is None else _numbers(repetitions, "--repetitions", TINY),
+        None if targets is None else [_target(item) for item in targets.split(",")],
     )
+
+
+def _target(text: str) -> int:
+    try:
+        tokens = parse_count(text)
+    except ConfigError as error:
+        raise ConfigError(f"--targets: {error}") from None
+    if not 0 < tokens < LARGEST:
+        raise ConfigError(f"--targets: {text} must be a number of tokens from 1 to 2^63")
+    return tokens
 
 
 def _numbers(text: str, option: str, least: float) -> list[float]:
@@ -77,34 +93,49 @@ def _numbers(text: str, option: str, least: float) -> list[float]:
     return numbers
 
 
-def sweep_tables(options: FitOptions, grid: Grid, report: Report = lambda what: None) -> Sweep:
-    """Fit tables as `olmix fit` does, without its bootstrap, and sweep."""
+def ready_tables(options: FitOptions, grid: Grid) -> Ready:
+    """Read and check tables; what is returned fits them as `olmix fit` does, without its bootstrap, and sweeps."""
     settings = options.model_copy(update={"replicates": 0, "target_tokens": None}).settings()
     targets = grid.around(options.target_tokens)
     inputs = read_inputs(options.model_copy(update={"target_tokens": None}))
     if inputs.wanted is None:
         raise ConfigError("priors: missing; a sweep needs the tokens of the domains: --priors FILE")
-    fit = fit_swarm(inputs.newest, inputs.table.runs, inputs.task_weights, settings, older=inputs.older, report=report)
-    tokens = inputs.wanted.tokens
+    wanted = inputs.wanted
 
     def caps(target: int, repetition: float) -> Array:
-        return caps_of(tokens, len(inputs.columns), target, repetition)
+        return caps_of(wanted.tokens, len(inputs.columns), target, repetition)
 
-    cells = sweep(
+    def run(report: Report) -> Sweep:
+        fit = fit_swarm(
+            inputs.newest, inputs.table.runs, inputs.task_weights, settings, older=inputs.older, report=report
+        )
+        return Sweep(_solved(fit, wanted.problem, caps, grid, targets, report), inputs.domains)
+
+    return run
+
+
+def _solved(
+    fit: SwarmFit,
+    problem: Problem,
+    caps: Callable[[int, float], Array],
+    grid: Grid,
+    targets: Sequence[int],
+    report: Report,
+) -> tuple[Cell, ...]:
+    return sweep(
         fit.law,
-        inputs.wanted.problem,
+        problem,
         caps,
-        np.asarray(fit.newest.mixtures),
+        fit.newest.mixtures,
         kls=grid.kls,
         repetitions=grid.repetitions,
         targets=targets,
         report=lambda done, total: report(f"solve {done} of {total}"),
     )
-    return Sweep(cells, inputs.domains)
 
 
-def sweep_project(grid: Grid, report: Report = lambda what: None) -> Sweep:
-    """Sweep with the laws of the project in this folder, in the coordinates of its plan.
+def ready_project(grid: Grid) -> Ready:
+    """What sweeps with the laws of the project in this folder, in the coordinates of its plan.
 
     Raises PipelineError where nothing is recomputed, or nothing has been fitted yet.
     """
@@ -121,14 +152,6 @@ def sweep_project(grid: Grid, report: Report = lambda what: None) -> Sweep:
     def caps(tokens: int, repetition: float) -> Array:
         return plan.space.caps(domain_caps(plan.dataset, tokens, repetition))
 
-    cells = sweep(
-        laws.fit.law,
-        problem_of(plan, laws, weights, whole, params.solve.kl),
-        caps,
-        laws.fit.newest.mixtures,
-        kls=grid.kls,
-        repetitions=grid.repetitions,
-        targets=grid.around(target.tokens),
-        report=lambda done, total: report(f"solve {done} of {total}"),
-    )
-    return Sweep(cells, laws.coordinates)
+    problem = problem_of(plan, laws, weights, whole, params.solve.kl)
+    targets = grid.around(target.tokens)
+    return lambda report: Sweep(_solved(laws.fit, problem, caps, grid, targets, report), laws.coordinates)

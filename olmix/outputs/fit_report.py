@@ -169,7 +169,7 @@ def curve_values(curves: Sequence[Curve]) -> dict[str, Any]:
 
 
 def sweep_values(cells: Sequence[Cell], domains: Sequence[str]) -> list[dict[str, Any]]:
-    """The cells of a sweep, each with its mixture; a cell whose caps leave no mixture has null."""
+    """The cells of a sweep, each with its mixture over `domains`, the law's first ones; null where there is none."""
     return [
         {
             "lambda": cell.kl,
@@ -180,7 +180,9 @@ def sweep_values(cells: Sequence[Cell], domains: Sequence[str]) -> list[dict[str
             "kl": cell.divergence,
             "group": cell.group,
             "capped": None if cell.best is None else int(cell.best.capped.sum()),
-            "weights": None if cell.best is None else dict(zip(domains, cell.best.weights.tolist(), strict=True)),
+            "weights": None
+            if cell.best is None
+            else dict(zip(domains, cell.best.weights[: len(domains)].tolist(), strict=True)),
         }
         for cell in cells
     ]

@@ -43,6 +43,25 @@ def renamed(table: SwarmTable, names: Mapping[str, str]) -> SwarmTable:
     return SwarmTable(table.runs, domains, table.tasks, table.mixtures, table.bpb, table.source)
 
 
+def refuse_shared(newest: SwarmTable, older: SwarmTable, where: str) -> None:
+    """Raise DataError for runs of the newest swarm that the older one holds too: they would be seen twice."""
+    place = {run: k for k, run in enumerate(newest.runs)}
+    shared = [
+        run for k, run in enumerate(older.runs) if run in place and _shares(older, k) == _shares(newest, place[run])
+    ]
+    if shared:
+        raise DataError(
+            f"{where}: {len(shared)} runs are runs of the newest swarm too: {first_few(shared)}; "
+            "leave them out of the older swarm"
+        )
+
+
+def _shares(table: SwarmTable, run: int) -> dict[str, float]:
+    """The domains that a run reads, with shares rounded as files may have rounded them."""
+    weights = zip(table.domains, table.mixtures[run], strict=True)
+    return {name: round(float(share), 6) for name, share in weights if share > 0}
+
+
 def align(newest: SwarmTable, older: Sequence[SwarmTable]) -> Aligned:
     """Mixtures of all swarms, the newest first, over the union of their domains, with zeros for unknown ones.
 

@@ -109,10 +109,13 @@ def preset_tasks(
 
 
 def _groups(content: dict[Any, Any], path: Path) -> dict[str, dict[str, float]]:
-    groups = {}
+    groups: dict[str, dict[str, float]] = {}
     for task, members in _mapping(content.get("groups") or {}, f"{path}: groups").items():
         where = f"{path}: groups.{task}"
-        groups[task] = _mapping(members, where)
+        # A list weighs its metrics equally, as --group does.
+        groups[task] = (
+            dict.fromkeys(_names(members, where), 1.0) if isinstance(members, list) else _mapping(members, where)
+        )
         for metric, weight in groups[task].items():
             number = isinstance(weight, int | float) and not isinstance(weight, bool)
             if not number or not (math.isfinite(weight) and weight > 0):
