@@ -182,7 +182,7 @@ def fit(as_json: bool, **given: Any) -> int:
         report = fitting.fit_tables(inputs, steps)
         steps("draw")
         written = [*fitting.write_report(report), *draw_fit(report, options.out / "plots")]
-    click.echo(canonical_json(report.to_json()).decode() if as_json else fit_view.fit_text(report))
+    click.echo(canonical_json(report.to_json()).decode().rstrip() if as_json else fit_view.fit_text(report))
     click.echo("wrote " + ", ".join(map(str, written)), err=True)
     return OK
 
@@ -220,7 +220,7 @@ def sweep(
         values = sweep_values(found.cells, found.domains)
         write_json(folder / "sweep.json", values)
         written = [folder / "sweep.json", draw_sweep(found.cells, found.domains, folder / "sweep.png")]
-    click.echo(canonical_json(values).decode() if as_json else fit_view.sweep_text(found.cells, found.domains))
+    click.echo(canonical_json(values).decode().rstrip() if as_json else fit_view.sweep_text(found.cells, found.domains))
     click.echo("wrote " + ", ".join(map(str, written)), err=True)
     return OK
 

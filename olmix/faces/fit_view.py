@@ -179,8 +179,8 @@ def _laws(trust: Trust) -> str:
 
 
 def _mirage(trust: Trust) -> str:
-    if trust.best_run is None:
-        return "not known: no run has every task"
+    if trust.best_run is None or not np.isfinite(trust.error):
+        return "not known: too few runs have every task"
     ahead = trust.best_bpb - trust.mean_bpb["proposal"].value
     best = f"the best run, {trust.best_run} ({trust.best_bpb:.4f})"
     if trust.mirage:

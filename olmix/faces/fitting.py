@@ -294,7 +294,7 @@ def _mixture(inputs: Inputs, wanted: Wanted, fit: SwarmFit, trust: Trust) -> Mix
             "kl_to_reference": round(kl_divergence(mixture, reference), 6),
         },
         "law": fit.kind.name,
-        "reference": {name: round(share, 6) for name, share in reference.items()},
+        "reference": {name: round(share, 6) for name, share in sorted(reference.items())},
     }
     target = None
     if options.target_tokens is not None:
