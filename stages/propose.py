@@ -10,7 +10,7 @@ from olmix.outputs.proposal import HEADING, propose
 
 def main() -> None:
     params, plan = load_params(), read_plan()
-    laws = read_laws(params.task_weights()) if plan.affected else None
+    laws = read_laws(params.task_weights(), params.fit_settings()) if plan.affected else None
     proposal = propose(plan, laws, params.task_weights(), params.target_settings(), params.solve.kl)
     write_mixture(PROPOSED, proposal, HEADING)
 

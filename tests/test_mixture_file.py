@@ -11,6 +11,7 @@ import yaml
 
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.digest import from_hex
+from olmix.core.laws import law_kinds
 from olmix.core.loglinear import LogLinear
 from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import EMPTY, Plan, Reuse, make_plan
@@ -38,7 +39,9 @@ def laws(plan: Plan, coefficients: list[list[float]], replicates: int = 0) -> La
     fitted = law(coefficients)
     shifted = [law((np.array(coefficients) + 0.01 * (r + 1)).tolist()) for r in range(replicates)]
     names = plan.space.names
-    return Laws(names, tuple(f"t{j}" for j in range(len(coefficients))), swarm_fit(fitted, len(names), shifted))
+    return Laws(
+        names, tuple(f"t{j}" for j in range(len(coefficients))), swarm_fit(fitted, len(names), shifted), law_kinds()
+    )
 
 
 def test_a_proposal_is_golden_and_reads_back(tmp_path: Path) -> None:

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from olmix.core.dataset import Dataset, Domain
+from olmix.core.fitting import FitSettings
+from olmix.core.laws import law_kinds
 from olmix.core.plan import EMPTY, Reuse, make_plan
 from olmix.data.tokensets import draw_virtual, identity_of, open_token_sets, read_tokens, rows_of, write_tokens
 from olmix.errors import DataError, SwarmError
+from olmix.files import canonical_json
 from olmix.outputs.evaluations import SwarmResults
-from olmix.outputs.law_file import FitSettings, fit_laws
+from olmix.outputs.law_file import fit_laws, laws_from_json, laws_to_json
 from olmix.outputs.validation import contenders, summarise, validation_size, validation_specs
 from olmix.proxy.recipe import Recipe
 from olmix.runs.record import RunSpec, spec_for
@@ -157,3 +161,16 @@ def test_gains_are_paired_by_seed_and_weighted_by_task(sets: Path) -> None:
     assert gain["bpb"] == pytest.approx(0.5 * 1.25)
     assert gain["standard_error"] == pytest.approx(0.0, abs=1e-12)
     assert "gain_of_proposal" not in summary["proposal"]
+
+
+@pytest.mark.parametrize("name", sorted(law_kinds()))
+def test_a_law_of_any_kind_is_read_back_as_it_was(name: str) -> None:
+    swarm = results(12)
+    settings = FitSettings(law=name, replicates=2)
+    laws = fit_laws(swarm, swarm.runs, EQUAL, settings).laws
+    assert laws is not None
+    back = laws_from_json(orjson.loads(canonical_json(laws_to_json(laws))), EQUAL, settings)
+    assert (back.coordinates, back.tasks, back.fit.runs) == (laws.coordinates, laws.tasks, laws.fit.runs)
+    for read, written in zip((back.fit.law, *back.fit.replicates), (laws.fit.law, *laws.fit.replicates), strict=True):
+        assert (read.predict(swarm.weights) == written.predict(swarm.weights)).all()
+    assert back.fit.scores.mean_rmse == laws.fit.scores.mean_rmse

@@ -127,9 +127,7 @@ def _offsets(kind: LawKind, observations: Observations, old: int) -> tuple[Array
         shifted = np.where(last[:, None], observations.bpb - offsets, observations.bpb)
         residual = shifted - law.predict(observations.mixtures)
         offsets = offsets + _mean(residual, observations.weights, last) - _mean(residual, observations.weights, ~last)
-        moved = np.where(
-            last[:, None], np.maximum(observations.bpb - offsets, LEAST_SHIFTED * observations.bpb), observations.bpb
-        )
+        moved = np.where(last[:, None], _shifted(observations, offsets).bpb, observations.bpb)
         law = kind.fit(replace(observations, bpb=moved))
     return offsets, law
 

@@ -50,11 +50,6 @@ class LawKind:
     refit: Callable[[Observations, Sequence[Array], Law], Sequence[Law]] | None = None
     most_replicates: int | None = None
 
-    @property
-    def convex(self) -> bool:
-        """Whether its proposals are certified by the convex solver."""
-        return hasattr(self.fitted, "objective")
-
     def refitted(self, observations: Observations, factors: Sequence[Array], near: Law) -> list[Law]:
         """A fit for every reweighting of the runs, factors (K,) each, from a law `near` them."""
         if self.refit is not None:

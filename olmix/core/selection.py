@@ -46,8 +46,8 @@ class Assessment:
 
     @property
     def mean_spearman(self) -> float:
-        """That of the weighted mean BPB, mean over repeats."""
-        return float(np.nanmean([s.mean_spearman for s in self.repeats]))
+        """That of the weighted mean BPB, mean over repeats; what is undefined counts 0."""
+        return float(np.nan_to_num([s.mean_spearman for s in self.repeats]).mean())
 
 
 @dataclass(frozen=True)

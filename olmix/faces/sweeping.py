@@ -146,7 +146,7 @@ def ready_project(grid: Grid) -> Ready:
     if not plan.affected:
         raise PipelineError("build/plan.json: nothing is recomputed, so no law is there to sweep with")
     weights, target = params.task_weights(), params.target_settings()
-    laws = read_laws(weights)
+    laws = read_laws(weights, params.fit_settings())
     whole = np.ones(len(laws.coordinates))
 
     def caps(tokens: int, repetition: float) -> Array:

@@ -16,8 +16,7 @@ import numpy as np
 
 from olmix.core.diagnostics import design_rank, scores
 from olmix.core.fitting import FitSettings, SwarmFit, fit_swarm
-from olmix.core.law import Law
-from olmix.core.laws import law_kinds
+from olmix.core.law import Law, LawKind
 from olmix.core.observations import observe
 from olmix.core.repeats import merge_repeats
 from olmix.errors import SwarmError
@@ -33,11 +32,14 @@ UNLEARNED = 0.9
 
 @dataclass(frozen=True)
 class Laws:
-    """The law of every task, over the swarm's coordinates, with all that was fitted beside it."""
+    """The law of every task, over the swarm's coordinates, with all that was fitted beside it, and every law by name
+    under the settings of the fit.
+    """
 
     coordinates: tuple[str, ...]
     tasks: tuple[str, ...]
     fit: SwarmFit
+    kinds: Mapping[str, LawKind]
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def fit_laws(
         f"task {task}: no run is much better than a model that knows nothing; no domain may hold its format"
         for task in unlearned
     ]
-    return Fit(Laws(results.coordinates, results.tasks, fit), diagnostics, tuple(warnings))
+    return Fit(Laws(results.coordinates, results.tasks, fit, settings.kinds()), diagnostics, tuple(warnings))
 
 
 def write_fit(fit: Fit) -> None:
@@ -101,9 +103,9 @@ def write_fit(fit: Fit) -> None:
         write_json(LAW, laws_to_json(fit.laws))
 
 
-def read_laws(task_weights: Mapping[str, float]) -> Laws:
-    """The laws of this pipeline; `task_weights` weigh the tasks in the scores of their mean."""
-    return laws_from_json(read_json(LAW), task_weights)
+def read_laws(task_weights: Mapping[str, float], settings: FitSettings) -> Laws:
+    """The laws of this pipeline, fitted under `settings`; `task_weights` weigh tasks in the scores of their mean."""
+    return laws_from_json(read_json(LAW), task_weights, settings)
 
 
 def laws_to_json(laws: Laws) -> dict[str, Any]:
@@ -123,9 +125,10 @@ def laws_to_json(laws: Laws) -> dict[str, Any]:
     }
 
 
-def laws_from_json(content: Mapping[str, Any], task_weights: Mapping[str, float]) -> Laws:
+def laws_from_json(content: Mapping[str, Any], task_weights: Mapping[str, float], settings: FitSettings) -> Laws:
     """Laws from what `laws_to_json` made."""
-    kind = law_kinds()[content["law"]]
+    kinds = settings.kinds()
+    kind = kinds[content["law"]]
     tasks = tuple(content["tasks"])
     weights = np.array([task_weights[task] for task in tasks])
     repeats = merge_repeats(
@@ -145,7 +148,7 @@ def laws_from_json(content: Mapping[str, Any], task_weights: Mapping[str, float]
         choice=None,
         older=(),
     )
-    return Laws(tuple(content["coordinates"]), tasks, fit)
+    return Laws(tuple(content["coordinates"]), tasks, fit, kinds)
 
 
 def _law_to_json(law: Law) -> dict[str, Any]:

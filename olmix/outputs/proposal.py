@@ -11,7 +11,7 @@ import numpy as np
 
 from olmix.core.dataset import Dataset
 from olmix.core.law import LawKind
-from olmix.core.laws import CHOOSABLE, law_kinds
+from olmix.core.laws import CHOOSABLE
 from olmix.core.limits import cap_proportionally, domain_caps, require_feasible
 from olmix.core.mixture import Mixture, Share, kl_divergence, repetition
 from olmix.core.objective import Array
@@ -115,8 +115,7 @@ def problem_of(plan: Plan, laws: Laws, task_weights: Mapping[str, float], caps: 
 
 def _others(laws: Laws) -> dict[str, LawKind]:
     """The laws whose word stands beside a proposal."""
-    kinds = law_kinds()
-    return {name: kinds[name] for name in CHOOSABLE if name != laws.fit.kind.name}
+    return {name: laws.kinds[name] for name in CHOOSABLE if name != laws.fit.kind.name}
 
 
 def predicted_section(trust: Trust, baseline: str) -> dict[str, Any]:
