@@ -21,7 +21,7 @@ READERS = {
     "reuse": {"plan"},
     "swarm": {"swarm"},
     "proxy": {"prepare", "collapse", "train", "evaluate", "validate"},
-    "fit": {"fit"},
+    "fit": {"fit", "propose"},
     "solve": {"propose"},
     "validate": {"validate"},
 }
