@@ -1,13 +1,15 @@
-"""How fast a proxy trains: `python benchmarks/proxy_training.py` prints one table, medians of the repeats.
+"""How fast a proxy trains, and what each part of that is worth: `python benchmarks/proxy_training.py` prints one table,
+medians of interleaved repeats.
 
-Rows: one process on one thread; one such process a core, as the local engine runs a swarm; the same without
-keeping freed memory (what `single_thread` adds to a thread count); and a plain loop over stock modules with
-the same width, depth, vocabulary, batch and matrix parameters, default AdamW and default threads.
+Rows: one process on one thread; one such process a core, as a swarm runs on one machine; the same, each without one
+thing that the training code does for it (freed memory kept, denormal numbers flushed; the loss in one function of its
+own, the fused optimiser); and a plain loop over stock modules with the same width, depth, vocabulary, batch and
+matrix parameters and default AdamW, on one thread and on torch's default.
 
 FLOP/s are those of the proxy's own arithmetic, `Recipe.flops_per_token`: 6 a matrix parameter (layers and
 head, not the embedding) and 6 layers sequence_length width for causal attention. The peak is a 1024 x 1024
 fp32 matrix product by the same processes, right before and after training: a share of it says how much is
-left to gain on this machine.
+left to gain on this machine. Denormal numbers come with the length of a run: `--tokens` 1,000,000 shows them.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from olmix.data.tokenizer import Tokens
+from olmix.proxy import model, training
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.training import single_thread, train
-from olmix.runs.engine import cores
+from olmix.runs.local import cores
 
 SAMPLE = Recipe(
     layers=2,
@@ -54,10 +57,10 @@ class Timing:
     peak: float
 
 
-def zipf_rows(recipe: Recipe) -> Tokens:
+def zipf_rows(recipe: Recipe, dtype: str = "<u2") -> Tokens:
     """Tokens whose frequencies fall like those of text."""
     drawn = np.random.default_rng(0).zipf(1.2, size=(1000, recipe.sequence_length + 1))
-    return (drawn % recipe.vocabulary).astype("<u2")
+    return (drawn % recipe.vocabulary).astype(dtype)
 
 
 def matmul_peak() -> float:
@@ -147,8 +150,43 @@ def _measure(_: int, recipe: Recipe, run: Callable[[Recipe], object]) -> Timing:
     return timed(recipe, run, _barrier[0].wait)
 
 
-def one_thread() -> None:
-    """Without what `single_thread` does about freed memory."""
+def freed_memory_returned() -> None:
+    """`single_thread` without what it does about freed memory."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def denormals_kept() -> None:
+    """`single_thread` without flushing denormal numbers."""
+    single_thread()
+    torch.set_flush_denormal(False)
+
+
+def library_loss() -> None:
+    """The loss of torch, differentiated by autograd."""
+    single_thread()
+
+    def plain(hidden: Tensor, head: Tensor, targets: Tensor, scale: float, _: object) -> tuple[Tensor, Tensor]:
+        losses = nn.functional.cross_entropy(hidden @ head, targets, reduction="none")
+        return losses.sum() * scale, losses.detach()
+
+    model.total_loss = plain
+
+
+def stock_optimiser() -> None:
+    """AdamW as torch chooses to run it on a CPU."""
+    single_thread()
+    fused = training._optimiser
+
+    def unfused(recipe: Recipe, weights: model.Weights) -> torch.optim.AdamW:
+        groups = [{k: v for k, v in g.items() if k != "fused"} for g in fused(recipe, weights).param_groups]
+        return torch.optim.AdamW(groups)
+
+    training._optimiser = unfused
+
+
+def plain_thread() -> None:
+    """One thread and nothing else."""
     torch.set_num_threads(1)
 
 
@@ -171,10 +209,18 @@ class Row:
         measure = partial(_measure, recipe=recipe, run=self.run)
         self.repeats.append(self.pool.map(measure, range(self.processes), chunksize=1))
 
+    def rates(self, recipe: Recipe) -> list[float]:
+        """Tokens/s of all processes, a repeat each."""
+        tokens = recipe.sequences * recipe.sequence_length * self.processes
+        return [tokens / (max(t.end for t in r) - min(t.begin for t in r)) for r in self.repeats]
+
+    def times(self, other: Row, recipe: Recipe) -> float:
+        """How many times as fast as another row: the median over repeats, which were measured side by side."""
+        return statistics.median(a / b for a, b in zip(self.rates(recipe), other.rates(recipe), strict=True))
+
     def line(self, recipe: Recipe) -> str:
         """Medians: tokens/s of all processes, FLOP/s of all, and the share of their peak."""
-        tokens = recipe.sequences * recipe.sequence_length * self.processes
-        rates = [tokens / (max(t.end for t in r) - min(t.begin for t in r)) for r in self.repeats]
+        rates = self.rates(recipe)
         peaks = [sum(t.peak for t in r) for r in self.repeats]
         shares = [rate * recipe.flops_per_token / peak for rate, peak in zip(rates, peaks, strict=True)]
         flops, peak = statistics.median(rates) * recipe.flops_per_token / 1e9, statistics.median(peaks) / 1e9
@@ -198,10 +244,17 @@ def main() -> None:
         return Row(name, run, pool, processes)
 
     n = cores()
+    one = row("olmix, 1 process, 1 thread", proxy, single_thread)
+    every = row(f"olmix, {n} processes, 1 thread each", proxy, single_thread, n)
+    stock_one = row("stock modules, 1 process, 1 thread", stock, plain_thread)
     rows = [
-        row("olmix, 1 process, 1 thread", proxy, single_thread),
-        row(f"olmix, {n} processes, 1 thread each", proxy, single_thread, n),
-        row(f"olmix, {n} processes, freed memory returned", proxy, one_thread, n),
+        one,
+        row("olmix, 1 process, torch's loss", proxy, library_loss),
+        row("olmix, 1 process, AdamW not fused", proxy, stock_optimiser),
+        every,
+        row(f"olmix, {n} processes, freed memory returned", proxy, freed_memory_returned, n),
+        row(f"olmix, {n} processes, denormals kept", proxy, denormals_kept, n),
+        stock_one,
         row("stock modules, 1 process, default threads", stock, default_threads),
     ]
     for _ in range(arguments.repeats):
@@ -212,10 +265,15 @@ def main() -> None:
         f"{recipe.steps} steps of {recipe.batch_size} x {recipe.sequence_length} tokens; "
         f"{recipe.flops_per_token:,} FLOP a token; {n} cores; torch {torch.__version__}; medians of {arguments.repeats}"
     )
-    print(f"{'':44s} {'tokens/s':>9s} {'least':>9s} {'most':>9s} {'GFLOP/s':>9s} {'peak':>9s} {'share':>7s}")
+    heads = f"{'tokens/s':>9s} {'least':>9s} {'most':>9s} {'GFLOP/s':>9s} {'peak':>9s} {'share':>7s}"
+    print(f"{'':44s} {heads} {'to the first':>13s}")
     for each in rows:
-        print(each.line(recipe))
+        print(f"{each.line(recipe)} {each.times(one, recipe):12.2f}x")
         each.pool.terminate()
+    print(
+        f"{n} processes to one: {every.times(one, recipe):.2f}x; one process to the stock loop on one thread: "
+        f"{one.times(stock_one, recipe):.2f}x"
+    )
 
 
 if __name__ == "__main__":

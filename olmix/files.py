@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import shutil
+import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
+import xxhash
 import yaml
 
 from olmix.errors import ConfigError, DataError, OlmixError
 
 _TEMPORARY = ".olmix-tmp-"
+# Temporary files of another machine, whose processes cannot be asked after, are swept when they are this old.
+_FOREIGN_SECONDS = 24 * 3600.0
+
+
+def _host() -> str:
+    """This machine, as temporary names have it: several may write to one shared file system."""
+    return xxhash.xxh3_64_hexdigest(platform.node().encode())
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with a file that becomes `path` when it is whole; the old file stays when anything fails."""
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_TEMPORARY}{_host()}-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -46,9 +57,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 def sweep(folder: Path) -> None:
     """Remove what writers that are no longer alive left under temporary names below `folder`."""
     for leftover in folder.rglob(f"{_TEMPORARY}*") if folder.is_dir() else ():
-        writer = leftover.name.removeprefix(_TEMPORARY).split("-")[0]
-        if not (writer.isdigit() and Path(f"/proc/{writer}").exists() and int(writer) != os.getpid()):
-            leftover.unlink(missing_ok=True)
+        host, writer = [*leftover.name.removeprefix(_TEMPORARY).split("-"), "", ""][:2]
+        with contextlib.suppress(FileNotFoundError):  # another process sweeps, or the file has been renamed
+            if host != _host():
+                alive = time.time() - leftover.stat().st_mtime < _FOREIGN_SECONDS
+            else:
+                alive = writer.isdigit() and Path(f"/proc/{writer}").exists() and int(writer) != os.getpid()
+            if not alive:
+                leftover.unlink()
 
 
 NOTHING_TO_TRAIN = "Nothing is recomputed: no proxy is trained for this plan."
@@ -70,7 +86,7 @@ def output_folder(folder: Path, empty: bool, why: str = NOTHING_TO_TRAIN) -> Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stray in folder.iterdir():
-            stray.unlink()
+            shutil.rmtree(stray) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
     except OSError as error:
         raise OlmixError(f"{folder}: cannot be made anew: {error.strerror}; remove it and run dvc repro") from error
     if empty:

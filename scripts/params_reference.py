@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from olmix.faces.config import COSMETIC, Params, Runtime
+from olmix.faces.config import COSMETIC, Params
+from olmix.faces.runtime import Runtime
 
 OUTPUT = Path(__file__).parent.parent / "docs" / "params.md"
 HEAD = """# Reference of params.yaml and runtime.yaml
@@ -33,8 +34,13 @@ def _nested(annotation: Any) -> type[BaseModel] | None:
 def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     rows = []
     for name, field in model.model_fields.items():
+        nested = _nested(field.annotation)
         default = field.get_default(call_default_factory=True)
-        rows.append(f"| `{prefix}{field.alias or name}` | {_default(default)} | {field.description} |")
+        if isinstance(default, BaseModel) and nested is not None:
+            rows += _rows(nested, f"{prefix}{name}.")
+            continue
+        description = " ".join((field.description or "").split())
+        rows.append(f"| `{prefix}{field.alias or name}` | {_default(default)} | {description} |")
     return rows
 
 

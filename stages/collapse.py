@@ -2,6 +2,7 @@
 
 from olmix.faces.config import load_params
 from olmix.faces.entry import run
+from olmix.faces.progress import warn
 from olmix.files import output_folder
 from olmix.outputs.collapsed import COLLAPSED, write_collapsed
 from olmix.outputs.external import ELSEWHERE
@@ -12,11 +13,14 @@ def main() -> None:
     params = load_params()
     plan = read_plan()
     if plan.duplicates:
-        print("warning: the same documents under several names:", "; ".join(map(" = ".join, plan.duplicates)))
+        warn(f"the same documents under several names: {'; '.join(map(' = '.join, plan.duplicates))}")
     if params.proxy.external:
         output_folder(COLLAPSED, empty=True, why=ELSEWHERE)
         return
-    write_collapsed(plan, params.proxy.sequence_length, params.proxy_sequences())
+    recipe = params.recipe(params.load_tokenizer().vocabulary)
+    coarse = write_collapsed(plan, recipe.sequence_length, recipe.sequences, params.scale(recipe))
+    for name, reason in coarse.items():
+        warn(f"domain {name}: its repetition in a proxy is not that of the target: {reason}")
 
 
 if __name__ == "__main__":

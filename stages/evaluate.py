@@ -1,12 +1,14 @@
 """evaluate: bits per byte of every task for every proxy, measured here or read from external/."""
 
-from olmix.faces.config import load_params, load_runtime
+from olmix.faces.config import load_params
 from olmix.faces.entry import run
-from olmix.faces.progress import require_all, run_with_progress
-from olmix.outputs.evaluations import evaluation_jobs, write_evaluations
+from olmix.faces.progress import require_all, run_with_progress, warn
+from olmix.faces.runtime import load_runtime
+from olmix.outputs.evaluations import MEASURED, evaluation_jobs, require_weights, share_runs, write_evaluations
 from olmix.outputs.external import read_metrics, write_external_evaluations
 from olmix.outputs.proxies import read_runs
 from olmix.outputs.swarm_file import read_swarm
+from olmix.pipeline import RunCache
 from olmix.runs.journal import Journal
 
 
@@ -16,14 +18,15 @@ def main() -> None:
         swarm = read_swarm()
         metrics = read_metrics(swarm, params.tasks.names)
         for warning in metrics.warnings:
-            print(f"warning: {warning}", flush=True)
+            warn(warning)
         write_external_evaluations(swarm, metrics)
         return
-    records = read_runs()
-    paths = [params.task_path(task) for task in params.tasks.names]
-    jobs = evaluation_jobs(records, paths, params.load_tokenizer())
-    outcome = run_with_progress("evaluate", "runs", jobs, Journal(), load_runtime())
+    journal, shared, keep = Journal(), RunCache(warn), params.proxy.keep_weights
+    records = read_runs(keep)
+    jobs = evaluation_jobs(records, params.task_paths(), params.load_tokenizer(), journal)
+    outcome = run_with_progress("evaluate", jobs, journal, load_runtime(), shared, require_weights)
     write_evaluations(records, require_all(outcome))
+    share_runs(jobs, journal, MEASURED, shared, keep)
 
 
 if __name__ == "__main__":

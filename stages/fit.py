@@ -2,6 +2,7 @@
 
 from olmix.faces.config import load_params
 from olmix.faces.entry import run
+from olmix.faces.progress import warn
 from olmix.outputs.evaluations import read_results
 from olmix.outputs.law_file import fit_laws, write_fit
 from olmix.outputs.swarm_file import read_swarm
@@ -13,7 +14,7 @@ def main() -> None:
     results = read_results(swarm.space.names, sorted(weights))
     fit = fit_laws(results, swarm.runs, weights, params.fit_settings())
     for warning in fit.warnings:
-        print(f"warning: {warning}")
+        warn(warning)
     write_fit(fit)
 
 

@@ -14,11 +14,12 @@ from olmix.pipeline import link_is_allowed
 def main() -> None:
     name = os.environ["DVC_STAGE"].rpartition("@")[2]
     params = load_params()
+    tokenizer = params.load_tokenizer()
     with ProgressDisplay(f"prepare {name}", "shards", "bytes") as display:
         manifest, sample = prepare_domain(
             params.domain_source(name),
-            params.load_tokenizer(),
-            limit=params.sample_tokens(),
+            tokenizer,
+            limit=params.sample_tokens(tokenizer.vocabulary),
             memory=scan_memory(name),
             allowed=link_is_allowed,
             report=display,

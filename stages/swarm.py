@@ -10,7 +10,7 @@ from olmix.outputs.swarm_file import SWARM, make_swarm, swarm_to_json
 
 def main() -> None:
     params = load_params()
-    swarm = make_swarm(read_plan(), params.swarm.runs_per_domain, params.sampling())
+    swarm = make_swarm(read_plan(), params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
     write_json(SWARM, swarm_to_json(swarm))
     write_ratios(swarm)
 

@@ -1,14 +1,16 @@
 """train: a proxy for every mixture of the swarm."""
 
 from olmix.data.tokensets import open_token_sets
-from olmix.faces.config import load_params, load_runtime
+from olmix.faces.config import load_params
 from olmix.faces.entry import run
-from olmix.faces.progress import run_with_progress
+from olmix.faces.progress import run_with_progress, warn
+from olmix.faces.runtime import load_runtime
 from olmix.files import output_folder
 from olmix.outputs.collapsed import COLLAPSED
 from olmix.outputs.external import ELSEWHERE
 from olmix.outputs.proxies import PROXIES, publish_runs, swarm_specs
 from olmix.outputs.swarm_file import read_swarm
+from olmix.pipeline import RunCache
 from olmix.runs.journal import Journal
 from olmix.runs.training_job import TrainingJob
 
@@ -18,11 +20,12 @@ def main() -> None:
     if params.proxy.external:
         output_folder(PROXIES, empty=True, why=ELSEWHERE)
         return
-    recipe = params.recipe(params.load_tokenizer().vocabulary)
+    recipe, keep = params.recipe(params.load_tokenizer().vocabulary), params.proxy.keep_weights
     sets = open_token_sets(COLLAPSED, recipe.sequence_length)
     specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
-    outcome = run_with_progress("train", "runs", [TrainingJob(spec) for spec in specs], journal, load_runtime())
-    publish_runs(specs, outcome, swarm, journal)
+    jobs = [TrainingJob(spec, keep) for spec in specs]
+    outcome = run_with_progress("train", jobs, journal, load_runtime(), RunCache(warn))
+    publish_runs(specs, outcome, swarm, journal, keep)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.project import Project
+from tests.s3 import s3  # noqa: F401  # a fixture
 
 
 @pytest.fixture(scope="session")

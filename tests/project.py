@@ -84,7 +84,8 @@ class Ran:
 
     def done(self, what: str) -> int:
         """Jobs that `what` (train, evaluate, validate) did now; 0 when its stage did not run."""
-        found = re.findall(rf"^{re.escape(what)}: \d+ runs, \d+ in the journal, (\d+) done now", self.err, re.MULTILINE)
+        line = rf"^{re.escape(what)}: \d+ runs, \d+ in the journal, (?:\d+ in the cache, )?(\d+) done now"
+        found = re.findall(line, self.err, re.MULTILINE)
         return sum(map(int, found))
 
 
@@ -114,7 +115,7 @@ class Project:
         content["objective"]["weights"] = {"language": 1, "reasoning": 1}
         content["target"] = {"tokens": 60_000, "repetition": 4}
         content["proxy"] |= {
-            "layers": 1, "heads": 2, "width": 32, "hidden": 48, "sequence_length": 32,
+            "size": {"layers": 1, "heads": 2, "width": 32, "hidden": 48}, "sequence_length": 32,
             "tokens": 16_384, "batch_size": 8, "learning_rate": 0.01,
         }  # fmt: skip
         content["fit"]["replicates"] = 8

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from olmix.errors import ConfigError
-from olmix.faces.config import PARAMS, RUNTIME, Params, Runtime, check, load_params, load_runtime, parse_count
+from olmix.faces.config import PARAMS, Params, check, load_params, parse_count
+from olmix.faces.runtime import RUNTIME, Runtime, load_runtime
 from olmix.files import inside, read_yaml
 
 REPOSITORY = Path(__file__).parent.parent

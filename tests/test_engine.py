@@ -7,20 +7,23 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from olmix import files
-from olmix.errors import OlmixError, TrainingError
+from olmix.errors import DataError, OlmixError, TrainingError
 from olmix.faces.progress import ProgressDisplay
 from olmix.files import read_json, write_bytes, write_json
 from olmix.progress import Progress
-from olmix.runs.engine import DEATHS, run_jobs
-from olmix.runs.journal import Journal
+from olmix.runs.engine import run_jobs
+from olmix.runs.job import Setup
+from olmix.runs.journal import Journal, evaluations_from_bytes, evaluations_to_bytes
+from olmix.runs.local import LocalEngine
+from olmix.runs.sharing import Candidate, Entry
 from tests.project import ENVIRONMENT, Project
 
 
@@ -30,6 +33,23 @@ class Job:
 
     key: str
     trouble: str = ""
+    stores: bool = True
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        return ()
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(f"job {self.key}", f"{self.key}.in", self.key.encode(), (f"runs/{self.key}.json",))
+
+    @property
+    def sought(self) -> tuple[Entry, ...]:
+        return (self.entry,)
+
+    def adopt(self, journal: Journal, found: Mapping[Entry, Sequence[Candidate]]) -> None:
+        for candidate in found.get(self.entry, ()):
+            write_bytes(journal.folder / "runs" / f"{self.key}.json", candidate[self.entry.outputs[0]].read_bytes())
 
     @property
     def name(self) -> str:
@@ -43,7 +63,7 @@ class Job:
         path = journal.folder / "runs" / f"{self.key}.json"
         return read_json(path) if path.exists() else None
 
-    def run(self, journal: Journal, device: str, progress: Callable[[int], None]) -> None:
+    def run(self, journal: Journal, setup: Setup, progress: Callable[[int], None]) -> None:
         with (journal.folder / f"tries-{self.key}").open("a") as tries:
             tries.write("x")
         if self.trouble == "die" or (self.trouble == "die once" and self.tries(journal) == 1):
@@ -57,10 +77,30 @@ class Job:
         return len((journal.folder / f"tries-{self.key}").read_text())
 
 
-def run(tmp_path: Path, jobs: list[Job]) -> tuple[Any, list[Progress], Journal]:
+@dataclass
+class Memory:
+    """A shared cache of a few files that remembers what it was asked and given, in order."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    asked: list[list[str]] = field(default_factory=list)
+    given: list[list[str]] = field(default_factory=list)
+
+    def find(self, entries: Sequence[Entry]) -> dict[Entry, list[Candidate]]:
+        self.asked.append([entry.command for entry in entries])
+        return {e: [{e.outputs[0]: self.files[e.command]}] for e in entries if e.command in self.files}
+
+    def store(self, entries: Sequence[Entry]) -> None:
+        self.given.append([entry.command for entry in entries])
+
+
+def local(journal: Journal) -> Callable[[int], LocalEngine]:
+    return lambda _: LocalEngine(journal, Setup(), 2)
+
+
+def run(tmp_path: Path, jobs: list[Job], shared: Memory | None = None) -> tuple[Any, list[Progress], Journal]:
     seen: list[Progress] = []
     journal = Journal(tmp_path)
-    return run_jobs(jobs, journal, 2, "cpu", seen.append), seen, journal
+    return run_jobs(jobs, journal, local(journal), seen.append, shared), seen, journal
 
 
 def test_jobs_are_done_once_and_found_again(tmp_path: Path) -> None:
@@ -92,8 +132,58 @@ def test_a_job_that_fails_twice_is_set_aside_and_named(tmp_path: Path) -> None:
 
 
 def test_workers_that_keep_dying_stop_the_stage_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=rf"died {DEATHS} times without finishing a job; 1 are left: lower"):
+    with pytest.raises(TrainingError, match=r"died 3 times without finishing a job; 1 are left: lower runtime.yaml"):
         run(tmp_path, [Job("poison", "die")])
+
+
+def test_what_the_shared_cache_holds_is_not_done_and_what_is_done_goes_into_it(tmp_path: Path) -> None:
+    (tmp_path / "theirs.json").write_text('{"key": "a"}')
+    (tmp_path / "broken.json").write_text("{half")
+    shared = Memory({"job a": tmp_path / "theirs.json"})
+    jobs = [Job("a"), Job("b"), Job("here"), Job("secret", stores=False)]
+    run(tmp_path, [Job("here")])
+    outcome, _, journal = run(tmp_path, jobs, shared)
+    assert (outcome.in_journal, outcome.in_cache, outcome.done) == (1, 1, 2)
+    assert set(outcome.results) == {"a", "b", "here", "secret"}
+    assert shared.asked == [["job a", "job b", "job secret"]]
+    assert not (journal.folder / "tries-a").exists()
+    # As soon as it is done, and at the end all that is there, whoever made it: a cache may have been emptied.
+    assert shared.given == [["job b"], ["job here", "job a", "job b"]]
+
+
+def test_a_candidate_that_cannot_be_used_is_done_here(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{half")
+    with pytest.raises(DataError, match="not JSON"):  # this job trusts what it is given; real ones look it over
+        run(tmp_path, [Job("a")], Memory({"job a": tmp_path / "broken.json"}))
+
+
+def test_an_interrupted_driver_stores_what_was_finished_and_says_what_goes_on(tmp_path: Path) -> None:
+    shared, journal = Memory(), Journal(tmp_path)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.finished:
+            raise KeyboardInterrupt
+
+    class Cluster(LocalEngine):
+        def interrupt(self) -> str:
+            super().interrupt()
+            return "2 jobs go on"
+
+    with pytest.raises(KeyboardInterrupt, match="2 jobs go on"):
+        run_jobs([Job(f"{k}") for k in range(30)], journal, lambda _: Cluster(journal, Setup(), 2), interrupt, shared)
+    assert 0 < len(shared.given[0]) < 30
+
+
+def test_what_must_not_be_done_is_refused_before_anything_is(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+
+    def refuse(jobs: Sequence[Job]) -> None:
+        raise DataError(f"refused: {', '.join(job.key for job in jobs)}")
+
+    run(tmp_path, [Job("0")])
+    with pytest.raises(DataError, match="refused: 1, 2"):
+        run_jobs([Job(f"{k}") for k in range(3)], journal, local(journal), print, check=refuse)
+    assert not (tmp_path / "tries-1").exists()
 
 
 def test_an_entry_whose_weights_are_not_its_own_is_trained_again(tmp_path: Path) -> None:
@@ -115,13 +205,27 @@ def test_an_entry_whose_weights_are_not_its_own_is_trained_again(tmp_path: Path)
 def test_an_evaluation_that_was_edited_is_measured_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     score = {"bpb": 2.5, "bytes": 100, "uniform": 4.0}
-    journal.store_evaluation("run", "task", score)
-    assert journal.find_evaluation("run", "task") == score
-    path = tmp_path / "evaluations/run/task.json"
-    write_json(path, {**read_json(path), "bpb": 0.01})
-    assert journal.find_evaluation("run", "task") is None
-    path.write_text("5")
-    assert journal.find_evaluation("run", "task") is None
+    journal.store_evaluations("run", {"task": score})
+    journal.store_evaluations("run", {"another": score})
+    assert journal.find_evaluations("run") == {"task": score, "another": score}
+    path = journal.evaluations_path("run")
+    written = path.read_bytes()
+    for damaged in (written.replace(b"2.5", b"0.1"), written[:-9], b"5", b"[]", b'{"run": "run"}'):
+        path.write_bytes(damaged)
+        assert journal.find_evaluations("run") == {}
+    assert evaluations_from_bytes("run", evaluations_to_bytes("foreign", {"task": score})) == {}
+
+
+def test_a_run_whose_weights_were_dropped_stands_on_its_evaluations(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    write_bytes(journal.weights_path("k"), b"weights")
+    journal.finish_run("k", {"seed": 1})
+    assert journal.find_run("k", with_weights=False) is not None
+    journal.drop_weights("k")
+    assert journal.find_run("k", with_weights=False) is None
+    journal.store_evaluations("k", {"task": {"bpb": 1.0}})
+    assert journal.find_run("k", with_weights=False) is not None
+    assert journal.find_run("k") is None
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,10 +246,18 @@ def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(
     (tmp_path / "runs").mkdir()
     dead = subprocess.Popen(["true"])
     dead.wait()
-    (tmp_path / f"runs/.olmix-tmp-{dead.pid}-x.json").write_text("half")
-    (tmp_path / "runs/.olmix-tmp-1-x.json").write_text("being written")
+    here = files._host()
+    (tmp_path / f"runs/.olmix-tmp-{here}-{dead.pid}-x.json").write_text("half")
+    (tmp_path / f"runs/.olmix-tmp-{here}-1-x.json").write_text("being written")
+    (tmp_path / "runs/.olmix-tmp-elsewhere-1-y.json").write_text("being written on another machine")
+    old = tmp_path / f"runs/.olmix-tmp-elsewhere-{dead.pid}-x.json"
+    old.write_text("half, long ago")
+    os.utime(old, (1e9, 1e9))
     Journal(tmp_path).sweep()
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".olmix-tmp-1-x.json"]
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        f".olmix-tmp-{here}-1-x.json",
+        ".olmix-tmp-elsewhere-1-y.json",
+    }
 
 
 def test_an_interrupt_is_answered_and_finished_runs_are_kept(accepted: Project) -> None:

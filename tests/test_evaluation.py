@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError, TrainingError
+from olmix.proxy import loss
 from olmix.proxy.evaluation import evaluate
-from olmix.proxy.model import Weights, hidden_states, initialise, logits
+from olmix.proxy.model import Weights, hidden_states, initialise
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.tasks import EncodedTask, Task, encode_task, read_task, untrained_bpb
 from olmix.proxy.training import train
+from tests.test_loss import Largest
 
 TOKENIZER = Tokenizer(Path(__file__).parent.parent / "tokenizers" / "bytes.json", "<|endoftext|>")
 RECIPE = Recipe(
@@ -68,7 +70,7 @@ def naive_bits(weights: Weights, items: tuple[tuple[str, str], ...], length: int
         while target < len(tokens):
             begin = max(0, min(target - math.ceil(length / 2), len(tokens) - 1 - length))
             window = torch.tensor(tokens[begin : begin + length])
-            scores = logits(doubled, hidden_states(doubled, RECIPE, window[None]))[0].log_softmax(-1)
+            scores = (hidden_states(doubled, RECIPE, window[None]) @ doubled["head"])[0].log_softmax(-1)
             stop = min(begin + length + 1, len(tokens))
             nats += [-float(scores[t - 1 - begin, tokens[t]]) for t in range(target, stop)]
             target = stop
@@ -112,6 +114,16 @@ def test_batches_and_the_order_of_items_hardly_matter(batch_tokens: int) -> None
     for items in (ITEMS, ITEMS[::-1]):
         score = evaluate(weights_of(), RECIPE, encoded(items), batch_tokens=batch_tokens)
         assert score.bits == pytest.approx(expected, rel=1e-6)
+
+
+def test_logits_of_a_large_vocabulary_are_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = evaluate(weights_of(), RECIPE, encoded()).bits
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", {"cpu": 3 * RECIPE.vocabulary})
+    with Largest() as seen:
+        score = evaluate(weights_of(), RECIPE, encoded())
+    assert score.bits == pytest.approx(expected, rel=1e-6)
+    scored = encoded().scored
+    assert RECIPE.width * RECIPE.vocabulary <= seen.elements < scored * RECIPE.vocabulary / 2
 
 
 def test_training_after_an_evaluation_works() -> None:

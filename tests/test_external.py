@@ -271,8 +271,8 @@ def test_external_written_as_the_value_of_proxy_says_what_to_write() -> None:
 
 def test_external_decides_samples_and_validation() -> None:
     here, elsewhere = (check(PARAMS, params(proxy={"external": value}), Params) for value in (False, True))
-    assert (here.sample_tokens(), here.validation_seeds()) == (160_001, 3)
-    assert (elsewhere.sample_tokens(), elsewhere.validation_seeds()) == (1_000_000, 0)
+    assert (here.sample_tokens(300), here.validation_seeds()) == (160_001, 3)
+    assert (elsewhere.sample_tokens(300), elsewhere.validation_seeds()) == (1_000_000, 0)
     assert elsewhere.recipe(300) == here.recipe(300)
 
 
@@ -337,7 +337,7 @@ def test_the_pipeline_stops_for_metrics_and_goes_on_with_them(tmp_path: Path) ->
     write_metrics(metrics, [*done[:6], *done[7:], {**done[0], "run": "0099-deadbeef"}])
     ran = project.command("dvc", "repro")
     assert (ran.code != 0, ran.stages) == (True, ["evaluate"])
-    assert "1 id is not of this swarm, perhaps of an earlier one: 0099-deadbeef" in ran.out
+    assert "1 id is not of this swarm, perhaps of an earlier one: 0099-deadbeef" in ran.err
     assert f"1 of 15 runs to train elsewhere is missing: {done[6]['run']}; their weights" in ran.err
 
     done[6][TASKS[0]] = ""

@@ -8,11 +8,18 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from olmix.errors import ConfigError
-from olmix.proxy.model import Weights, hidden_states, initialise, logits, mean_loss, shapes
+from olmix.proxy import recipe as recipes
+from olmix.proxy.arithmetic import Arithmetic
+from olmix.proxy.model import Weights, hidden_states, initialise, row_losses, shapes
 from olmix.proxy.recipe import Recipe
+from olmix.proxy.sizes import SIZES
 
 RECIPE = Recipe(
     layers=2,
@@ -29,6 +36,10 @@ RECIPE = Recipe(
 
 def doubled(weights: Weights) -> Weights:
     return {name: weight.double() for name, weight in weights.items()}
+
+
+def logits(weights: Weights, hidden: Tensor) -> Tensor:
+    return hidden @ weights["head"]
 
 
 def naive_logits(weights: Weights, recipe: Recipe, tokens: Tensor) -> Tensor:
@@ -107,12 +118,12 @@ def test_the_loss_is_the_mean_over_all_tokens_but_the_first() -> None:
     for row in rows:
         scores = logits(weights, hidden_states(weights, RECIPE, row[None, :-1]))[0].log_softmax(-1)
         expected += [-float(scores[t, row[t + 1]]) for t in range(12)]
-    assert float(mean_loss(weights, RECIPE, rows)) == pytest.approx(math.fsum(expected) / 36, rel=1e-12)
+    assert float(row_losses(weights, RECIPE, rows, 36)[0]) == pytest.approx(math.fsum(expected) / 36, rel=1e-12)
 
 
 def test_every_weight_gets_a_gradient() -> None:
     weights = {name: weight.requires_grad_() for name, weight in initialise(RECIPE, 0).items()}
-    mean_loss(weights, RECIPE, torch.arange(26).view(2, 13)).backward()
+    row_losses(weights, RECIPE, torch.arange(26).view(2, 13), 24)[0].backward()
     assert all(weight.grad is not None and bool(weight.grad.any()) for weight in weights.values())
 
 
@@ -134,6 +145,44 @@ def test_the_recipe_counts_the_models_parameters() -> None:
     assert RECIPE.non_embedding_parameters == sum(sizes.values()) - sizes["embedding"] - sizes["head"]
     products = [name for name, shape in shapes(RECIPE).items() if len(shape) == 2 and name != "embedding"]
     assert RECIPE.matrices == sum(sizes[name] for name in products)
+
+
+@pytest.mark.parametrize(("size", "vocabulary", "length"), [("100k", 1024, 64), ("15m", 2000, 128)])
+def test_the_recipe_counts_the_operations_of_a_run(size: str, vocabulary: int, length: int) -> None:
+    """Torch's counter sees all of the attention, and the recipe the causal half that has to be computed."""
+    shape = dataclasses.asdict(SIZES[size])
+    recipe = Recipe(
+        **shape, vocabulary=vocabulary, sequence_length=length, tokens=2 * length, batch_size=2, learning_rate=1e-2
+    )
+    weights = {name: weight.requires_grad_() for name, weight in initialise(recipe, 0).items()}
+    rows = torch.zeros((2, length + 1), dtype=torch.int64)
+    attention = 2 * recipe.layers * length * recipe.width * recipe.tokens
+    with sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as whole:
+            row_losses(weights, recipe, rows, recipe.tokens)[0].backward()
+        with FlopCounterMode(display=False) as forward, torch.no_grad():
+            logits(weights, hidden_states(weights, recipe, rows[:, :-1]))
+    assert whole.get_total_flops() == recipe.flops + 3 * attention
+    assert forward.get_total_flops() == recipe.forward_flops_per_token * recipe.tokens + attention
+    assert recipe.flops == pytest.approx(whole.get_total_flops(), rel=0.06)
+    assert recipe.flops == recipe.flops_per_token * recipe.tokens
+
+
+@given(st.integers(1, 5000), st.integers(2, 40_000))
+def test_a_batch_is_read_in_few_and_equal_parts(batch_size: int, length: int) -> None:
+    recipe = dataclasses.replace(RECIPE, batch_size=batch_size, sequence_length=length)
+    parts = [len(part) for part in torch.empty(batch_size).split(recipe.micro_batch)]
+    fit = max(1, recipes.MICRO_BATCH_TOKENS // length)
+    fewest = math.ceil(batch_size / fit)
+    assert parts[0] == math.ceil(batch_size / fewest) <= fit
+    assert set(parts[:-1]) <= {parts[0]}
+    assert len(parts) <= fewest
+
+
+def test_the_real_rotation_is_the_complex_one() -> None:
+    weights, rows = perturbed(2), torch.arange(26).view(2, 13)
+    plain, real = (row_losses(weights, RECIPE, rows, 24, a)[1] for a in (Arithmetic(), Arithmetic(torch.float64)))
+    torch.testing.assert_close(plain, real, rtol=1e-12, atol=0)
 
 
 def test_a_run_is_whole_batches() -> None:

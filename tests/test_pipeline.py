@@ -208,7 +208,7 @@ def test_diverged_runs_fail_the_stage_that_trained_them(accepted: Project) -> No
         ran = accepted.command("dvc", "repro")
         assert ran.code != 0
         assert ran.stages[-1] == "train"
-        assert "15 runs failed and 0 did not, and a law needs 5: " in ran.err
+        assert "15 runs failed, 0 mixtures have a run, and a law needs 5: " in ran.err
         assert "lower proxy.learning_rate" in ran.err
 
 

@@ -6,16 +6,20 @@ import dataclasses
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from olmix.data.tokenizer import Tokens
 from olmix.errors import DataError, TrainingError
+from olmix.proxy import recipe as recipes
 from olmix.proxy import training
-from olmix.proxy.model import Weights, initialise, mean_loss
+from olmix.proxy.model import Weights, initialise, row_losses
 from olmix.proxy.order import plan_order
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.training import CURVE_POINTS, Diverged, load_weights, save_weights, single_thread, train
@@ -34,8 +38,10 @@ RECIPE = Recipe(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
     single_thread()
+    yield
+    torch.set_flush_denormal(False)
 
 
 def markov(seed: int, rows: int = 400, branches: int = 2) -> Tokens:
@@ -102,14 +108,58 @@ def test_the_curve_covers_all_steps_and_progress_all_tokens() -> None:
     assert [step for step, _ in trained.curve] == [*range(2, recipe.steps, 2), recipe.steps]
 
 
+@pytest.mark.parametrize("tokens", [1, 3 * 16, 4 * 16])
+def test_micro_batches_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    """In parts of 1; of 3, 3 and 2; and of 4."""
+    recipe, sets = short(6), [markov(0), markov(1)]
+    whole = train(recipe, sets, ["a", "b"], [30, 18], 0)
+    monkeypatch.setattr(recipes, "MICRO_BATCH_TOKENS", tokens)
+    assert recipe.micro_batch == {1: 1, 48: 3, 64: 4}[tokens]
+    parts = train(recipe, sets, ["a", "b"], [30, 18], 0)
+    for name, weight in whole.weights.items():
+        torch.testing.assert_close(parts.weights[name], weight, rtol=1e-3, atol=1e-5)
+    for (_, a), (_, b) in zip(whole.curve, parts.curve, strict=True):
+        assert b == pytest.approx(a, rel=1e-5)
+
+
+def test_the_curves_of_the_sets_are_those_of_their_sequences() -> None:
+    """One set is easy, one hard, one read once, one never, and two are one content."""
+    recipe, easy, hard = short(60), markov(0, branches=1), markov(1, branches=60)
+    names, counts = ["hard", "easy", "once", "never", "hard"], [100, 300, 1, 0, 79]
+    trained = train(recipe, [hard, easy, hard[:1], hard, hard], names, counts, 3)
+    curves = trained.set_curves
+    assert set(curves) == {"easy", "hard", "once"}
+    assert all([step for step, _ in curve] == [step for step, _ in trained.curve] for curve in curves.values())
+    assert sum(loss is not None for _, loss in curves["once"]) == 1
+    labels, _ = plan_order(counts, [400, 400, 1, 400, 400], names, 3)
+    begin = 0
+    for k, (step, mean) in enumerate(trained.curve):
+        read = [names[label] for label in labels[begin * 8 : step * 8]]
+        parts = [(read.count(name), curves[name][k][1]) for name in curves]
+        assert all((count == 0) == (loss is None) for count, loss in parts)
+        assert sum(count * loss for count, loss in parts if loss is not None) / len(read) == pytest.approx(mean)
+        begin = step
+    assert curves["easy"][-1][1] < curves["hard"][-1][1] - 1
+
+
+def test_the_curve_is_the_loss_of_the_weights_before_each_step() -> None:
+    recipe, tokens = short(2), markov(0)
+    trained = train(recipe, [tokens], ["a"], [16], 0)
+    _, rows = plan_order([16], [400], ["a"], 0)
+    batch = torch.from_numpy(tokens[rows[:8]].astype(np.int64))
+    loss, of_rows = row_losses(initialise(recipe, 0), recipe, batch, 8 * 16)
+    assert trained.curve[0] == (1, pytest.approx(float(loss), rel=1e-6))
+    assert float(of_rows.mean()) == pytest.approx(float(loss), rel=1e-6)
+
+
 def test_it_reads_the_planned_sequences_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, sets, read = short(70), [markov(0), markov(1, rows=30)], []
 
-    def reading(weights: Weights, given: Recipe, rows: torch.Tensor) -> torch.Tensor:
+    def reading(weights: Weights, given: Recipe, rows: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         read.append(rows.clone())
-        return mean_loss(weights, given, rows)
+        return row_losses(weights, given, rows, *rest)
 
-    monkeypatch.setattr(training, "mean_loss", reading)
+    monkeypatch.setattr(training, "row_losses", reading)
     train(recipe, sets, ["a", "b"], [500, 60], 5)
     labels, rows = plan_order([500, 60], [400, 30], ["a", "b"], 5)
     planned = np.stack([sets[label][row] for label, row in zip(labels, rows, strict=True)])

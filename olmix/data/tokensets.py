@@ -7,13 +7,12 @@ recognised whatever a domain is called and wherever the file lies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from olmix.core.quantise import largest_remainder
 from olmix.data.tokenizer import Tokens
@@ -59,10 +58,10 @@ def rows_of(tokens: Tokens, sequence_length: int) -> Tokens:
     """
     if tokens.ndim == 2:
         return tokens
-    windows: NDArray[np.intp] = np.arange(row_count(tokens, sequence_length))[:, None] * sequence_length + np.arange(
-        sequence_length + 1
-    )
-    rows: Tokens = np.asarray(tokens)[windows]
+    # A view of overlapping windows: a set of gigabytes stays on the disk until a batch asks for its rows.
+    shape = (row_count(tokens, sequence_length), sequence_length + 1)
+    strides = (sequence_length * tokens.itemsize, tokens.itemsize)
+    rows: Tokens = np.lib.stride_tricks.as_strided(np.asarray(tokens), shape, strides, writeable=False)
     return rows
 
 
@@ -76,10 +75,11 @@ class TokenSet:
     rows: int
 
 
-def open_token_sets(folder: Path, sequence_length: int) -> dict[str, TokenSet]:
-    """Every token set in `folder`, by name, each read once for its identity; raises DataError for one without a row."""
+def open_token_sets(folder: Path, sequence_length: int, names: Collection[str] | None = None) -> dict[str, TokenSet]:
+    """Token sets in `folder`, every one or those of `names`, by name, each read once for its identity; raises DataError
+    for one without a row."""
     sets = {}
-    for path in sorted(folder.glob("*.npy")):
+    for path in sorted(path for path in folder.glob("*.npy") if names is None or path.stem in names):
         tokens = read_tokens(path)
         rows = row_count(tokens, sequence_length)
         if not rows:

@@ -1,4 +1,4 @@
-"""params.yaml and runtime.yaml: the models that check them, and what the lower floors are given from them.
+"""params.yaml: the models that check it, and what the lower floors are given from them.
 
 Every field carries its own documentation; docs/params.md is generated from it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from olmix.core.fitting import FitSettings
 from olmix.core.laws import AUTO, LOG_LINEAR, law_kinds
 from olmix.core.plan import Reuse
+from olmix.core.repetition import Scale
 from olmix.core.swarm import Sampling
 from olmix.data.manifest import DomainSource
 from olmix.data.tokenizer import Tokenizer
@@ -23,10 +25,9 @@ from olmix.errors import ConfigError
 from olmix.files import inside, read_yaml
 from olmix.outputs.proposal import Target
 from olmix.proxy.recipe import Recipe
-from olmix.runs.engine import cores
+from olmix.proxy.sizes import SIZES, Size, chinchilla_tokens
 
 PARAMS = Path("params.yaml")
-RUNTIME = Path("runtime.yaml")
 # Leaves of params.yaml that no stage reads.
 COSMETIC = ("descriptions",)
 # Tokens of a domain's sample when no proxy reads it: enough to estimate how many tokens the domain's bytes make.
@@ -36,6 +37,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 # Columns of evaluation suites are tasks' names as they stand: arc_challenge:rc::olmes.
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+_MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)x")
+# The recipe's budget, and the sizes that it is for (Olmix: 15M parameters or more at 5 times Chinchilla).
+MULTIPLE, REAL = 5.0, ("15m", "30m", "60m", "190m")
 _COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([kmbt]?)", re.IGNORECASE)
 
 
@@ -50,12 +54,6 @@ def _count(value: object) -> object:
             raise ValueError("write a whole number")
         return int(number)
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _workers(value: object) -> object:
-    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError("write auto, or a whole number of processes from 1 on")
-    return value
 
 
 def _name(value: object) -> object:
@@ -84,11 +82,13 @@ Model = TypeVar("Model", bound=BaseModel)
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A mapping of a file that people edit: nothing unknown, nothing of another type."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
 
 
-class DomainConfig(_Section):
+class DomainConfig(Section):
     """A domain: a folder of shards."""
 
     path: str
@@ -101,7 +101,7 @@ class DomainConfig(_Section):
     """Tokens of the whole domain, when the shards are only a sample of it; counted or estimated when left out."""
 
 
-class TokenizerConfig(_Section):
+class TokenizerConfig(Section):
     """The tokeniser, for proxies and for counting tokens."""
 
     path: str
@@ -110,7 +110,7 @@ class TokenizerConfig(_Section):
     """The token that closes a document."""
 
 
-class TasksConfig(_Section):
+class TasksConfig(Section):
     """The held-out text that proxies are measured on."""
 
     path: str
@@ -134,14 +134,14 @@ class TasksConfig(_Section):
         return sorted(task for tasks in self.families.values() for task in tasks)
 
 
-class ObjectiveConfig(_Section):
+class ObjectiveConfig(Section):
     """What the mixture is chosen to lower: the weighted mean of the tasks' BPB."""
 
     weights: dict[TaskName, Annotated[Finite, Field(ge=0)]] = Field(default_factory=dict)
     """Weight of a task, or of each task of a family; 1 where nothing is said. Only their proportions matter."""
 
 
-class TargetConfig(_Section):
+class TargetConfig(Section):
     """The training run that the mixture is for."""
 
     tokens: Count
@@ -150,7 +150,7 @@ class TargetConfig(_Section):
     """k, how often the target run may read a domain: its share is at most k N / R."""
 
 
-class ReuseConfig(_Section):
+class ReuseConfig(Section):
     """Mixture reuse."""
 
     mode: Literal["full", "none"] = "full"
@@ -159,7 +159,7 @@ class ReuseConfig(_Section):
     """Unchanged domains to recompute all the same (partial reuse)."""
 
 
-class SwarmConfig(_Section):
+class SwarmConfig(Section):
     """How the swarm's mixtures are sampled."""
 
     runs_per_domain: Annotated[int, Field(gt=0)] = 3
@@ -174,6 +174,10 @@ class SwarmConfig(_Section):
     """Least share of a source in any run; 0.01 calibrates small swarms better."""
     topic_minimum: Annotated[Finite, Field(ge=0, lt=1)] = 0.05
     """A topic that would get less of its source than this is left out of that run."""
+    repeats: Annotated[int, Field(gt=0)] = 1
+    """Runs of each mixture, each with a seed of its own: they show the noise of a run and average it out."""
+    simulate_repetition: bool = False
+    """true: a proxy is shown so little of each domain that it repeats it as often as the target run will."""
 
     @model_validator(mode="after")
     def _ordered(self) -> SwarmConfig:
@@ -182,11 +186,8 @@ class SwarmConfig(_Section):
         return self
 
 
-class ProxyConfig(_Section):
-    """The proxy: a decoder-only transformer and how it is trained."""
-
-    external: bool = False
-    """true: the swarm is trained elsewhere; `dvc repro` writes build/ratios.csv and waits for external/metrics.csv."""
+class SizeConfig(Section):
+    """Dimensions of a proxy that has no name."""
 
     layers: Annotated[int, Field(gt=0)]
     """Transformer layers."""
@@ -196,10 +197,44 @@ class ProxyConfig(_Section):
     """Model dimension."""
     hidden: Annotated[int, Field(gt=0)]
     """Dimension of the SwiGLU layer."""
+
+
+def _size(value: object) -> object:
+    if isinstance(value, dict | SizeConfig) or value in SIZES:
+        return value
+    raise ValueError(f"no such size; the sizes are {', '.join(SIZES)}, or write {{layers, heads, width, hidden}}")
+
+
+def _budget(value: object) -> object:
+    """A count above 0, a multiple such as 5x, or auto."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text == "auto":
+            return text
+        match = _MULTIPLE.fullmatch(text)
+        if match is not None:
+            if not 0 < float(match[1]) < math.inf:
+                raise ValueError("write a multiple above 0, such as 5x")
+            return text
+    count = _count(value)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 < count < 2**63:
+        raise ValueError("write a whole number above 0, a multiple such as 5x, or auto")
+    return count
+
+
+class ProxyConfig(Section):
+    """The proxy: a decoder-only transformer and how it is trained."""
+
+    external: bool = False
+    """true: the swarm is trained elsewhere; `dvc repro` writes build/ratios.csv and waits for external/metrics.csv."""
+
+    size: Annotated[str | SizeConfig, BeforeValidator(_size)]
+    """100k (the sample's), 1m, 15m (for real work), 30m, 60m or 190m, or {layers, heads, width, hidden}."""
     sequence_length: Annotated[int, Field(gt=1)]
     """Tokens of a sequence."""
-    tokens: Count
-    """Tokens of a run, rounded down to whole batches."""
+    tokens: Annotated[int | str, BeforeValidator(_budget)]
+    """Tokens of a run, rounded down to whole batches: a count, a multiple such as 5x of 20 tokens a parameter, or auto,
+    which is 5x for 15m and up."""
     batch_size: Annotated[int, Field(gt=0)]
     """Sequences of a step."""
     learning_rate: Annotated[Finite, Field(gt=0)]
@@ -218,6 +253,27 @@ class ProxyConfig(_Section):
     """Largest norm of the gradient."""
     seed: int = 0
     """Seed of initialisation and data order, one for all runs of a swarm: their differences are the mixture's."""
+    keep_weights: bool = True
+    """false drops a run's weights once it is evaluated, where they are too big to keep; tasks that come later cannot be
+    evaluated on it."""
+
+    @property
+    def shape(self) -> Size:
+        """The model's size."""
+        return SIZES[self.size] if isinstance(self.size, str) else Size(**self.size.model_dump())
+
+    def budget(self, vocabulary: int) -> int:
+        """Tokens of a run; parameters are counted without the input embedding."""
+        if isinstance(self.tokens, int):
+            return self.tokens
+        multiple = MULTIPLE if self.tokens == "auto" else float(self.tokens[:-1])
+        return chinchilla_tokens(self.shape.parameters(vocabulary), multiple)
+
+    @model_validator(mode="after")
+    def _auto(self) -> ProxyConfig:
+        if self.tokens == "auto" and self.size not in REAL:
+            raise ValueError(f"tokens: auto is for {', '.join(REAL)}; write a count, or a multiple such as 5x")
+        return self
 
 
 def _law(value: object) -> object:
@@ -227,7 +283,7 @@ def _law(value: object) -> object:
     return value
 
 
-class FitConfig(_Section):
+class FitConfig(Section):
     """The law, one a task."""
 
     law: Annotated[str, BeforeValidator(_law)] = LOG_LINEAR
@@ -244,21 +300,21 @@ class FitConfig(_Section):
     """Seed of folds and bootstrap."""
 
 
-class SolveConfig(_Section):
+class SolveConfig(Section):
     """The optimisation."""
 
     kl: Annotated[Finite, Field(ge=0)] = 0.05
     """lambda, the weight of KL(mixture || natural)."""
 
 
-class ValidateConfig(_Section):
+class ValidateConfig(Section):
     """Measuring the proposal by training it."""
 
     seeds: Annotated[int, Field(ge=0)] = 3
     """Fresh seeds with which the proposal and its baselines are trained; 0 switches it off."""
 
 
-class Params(_Section):
+class Params(Section):
     """params.yaml."""
 
     domains: dict[Name, DomainConfig] = Field(min_length=1)
@@ -313,20 +369,29 @@ class Params(_Section):
         """The file of a task, inside the project."""
         return inside(Path.cwd(), self.tasks.path, "params.yaml: tasks.path") / f"{task}.jsonl"
 
+    def task_paths(self) -> list[Path]:
+        """The files of all tasks, in the order of their names."""
+        return [self.task_path(task) for task in self.tasks.names]
+
     def recipe(self, vocabulary: int) -> Recipe:
         """The proxy's recipe for a vocabulary; raises ConfigError when its numbers do not fit each other."""
-        recipe = Recipe(vocabulary=vocabulary, **self.proxy.model_dump(exclude={"seed", "external"}))
+        training = self.proxy.model_dump(exclude={"seed", "external", "keep_weights", "size", "tokens"})
+        recipe = Recipe(
+            vocabulary=vocabulary, tokens=self.proxy.budget(vocabulary), **asdict(self.proxy.shape), **training
+        )
         recipe.validate()
         return recipe
 
-    def proxy_sequences(self) -> int:
-        """Sequences that a run reads; the vocabulary has no part in it."""
-        return self.recipe(vocabulary=1).sequences
-
-    def sample_tokens(self) -> int:
+    def sample_tokens(self, vocabulary: int) -> int:
         """The most tokens that `prepare` keeps of a domain."""
         # A run reads at most all of its tokens from one domain, and the last one only as a target.
-        return ESTIMATED_FROM if self.proxy.external else self.proxy.tokens + 1
+        return ESTIMATED_FROM if self.proxy.external else self.proxy.budget(vocabulary) + 1
+
+    def scale(self, recipe: Recipe) -> Scale | None:
+        """How much of a domain a proxy is shown: None without simulated repetition, when it is shown everything."""
+        if not self.swarm.simulate_repetition:
+            return None
+        return Scale(recipe.sequences * recipe.sequence_length, self.target.tokens, recipe.sequence_length)
 
     def validation_seeds(self) -> int:
         """Fresh seeds that the proposal and its baselines are trained with: none when proxies are trained elsewhere."""
@@ -354,20 +419,6 @@ class Params(_Section):
         return Sampling(swarm.seed, swarm.concentration, swarm.floor, swarm.topic_minimum)
 
 
-class Runtime(_Section):
-    """runtime.yaml."""
-
-    workers: Annotated[int | str, BeforeValidator(_workers)] = "auto"
-    """Training processes, one thread each; `auto` is one a core."""
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
-    """Device that proxies train on."""
-
-    @property
-    def processes(self) -> int:
-        """Training processes."""
-        return cores() if isinstance(self.workers, str) else self.workers
-
-
 def parse_count(text: str) -> int:
     """A count given on the command line, such as 1T; raises ConfigError."""
     try:
@@ -379,11 +430,6 @@ def parse_count(text: str) -> int:
 def load_params() -> Params:
     """Read and check params.yaml of the project in the current folder; raises ConfigError, one line."""
     return check(PARAMS, read_yaml(PARAMS), Params)
-
-
-def load_runtime() -> Runtime:
-    """Read and check runtime.yaml; a project without one runs with its defaults."""
-    return check(RUNTIME, read_yaml(RUNTIME) or {}, Runtime) if RUNTIME.exists() else Runtime()
 
 
 def check(path: Path, content: object, model: type[Model]) -> Model:

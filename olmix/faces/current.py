@@ -13,35 +13,42 @@ from olmix.data.manifest import (
     scan_domain,
     scan_memory,
 )
-from olmix.data.tokenizer import Tokenizer
+from olmix.data.tokenizer import Tokenizer, Tokens
 from olmix.errors import DataError
-from olmix.faces.config import Params, load_runtime
+from olmix.faces.config import Params
 from olmix.faces.progress import ProgressDisplay
+from olmix.faces.runtime import load_runtime
 from olmix.files import read_json
 from olmix.outputs.swarm_file import make_swarm
 from olmix.pipeline import link_is_allowed
 from olmix.proxy.tasks import read_task
 
 
-def current_manifests(params: Params) -> dict[str, dict[str, Any]]:
-    """The manifest of every domain as its shards are now: the pipeline's own where it still holds, else made anew."""
+def current_manifests(params: Params) -> tuple[dict[str, dict[str, Any]], dict[str, Tokens]]:
+    """The manifest of every domain as its shards are now: the pipeline's own where it still holds, else made anew, and
+    then its token sample too."""
     tokenizer = params.load_tokenizer()
-    return {name: _manifest(params, name, tokenizer) for name in sorted(params.domains)}
+    manifests, samples = {}, {}
+    for name in sorted(params.domains):
+        manifests[name], sample = _prepared(params, name, tokenizer)
+        if sample is not None:
+            samples[name] = sample
+    return manifests, samples
 
 
-def _manifest(params: Params, name: str, tokenizer: Tokenizer) -> dict[str, Any]:
+def _prepared(params: Params, name: str, tokenizer: Tokenizer) -> tuple[dict[str, Any], Tokens | None]:
     domain = params.domain_source(name)
     with ProgressDisplay(f"read {domain.folder}", "shards", "bytes") as display:
         content = scan_domain(domain, scan_memory(name), link_is_allowed, display)
     path = MANIFESTS / f"{name}.json"
-    limit = params.sample_tokens()
+    limit = params.sample_tokens(tokenizer.vocabulary)
     if path.exists():
         manifest: dict[str, Any] = read_json(path)
         if manifest_is_current(manifest, domain, content, tokenizer, limit):
-            return manifest
+            return manifest, None
     with ProgressDisplay(f"count the tokens of {domain.folder}", "shards", "bytes") as display:
-        manifest, _ = prepare_domain(domain, tokenizer, limit, scan_memory(name), link_is_allowed, display)
-    return manifest
+        manifest, sample = prepare_domain(domain, tokenizer, limit, scan_memory(name), link_is_allowed, display)
+    return manifest, sample.tokens
 
 
 def preflight(params: Params, plan: Plan) -> None:
@@ -54,7 +61,7 @@ def preflight(params: Params, plan: Plan) -> None:
     target = params.target_settings()
     caps = domain_caps(plan.dataset, target.tokens, target.repetition)
     require_feasible(plan.dataset, plan.space, caps, target.tokens, target.repetition)
-    make_swarm(plan, params.swarm.runs_per_domain, params.sampling())
+    make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
     if params.proxy.external:
         return
     params.recipe(params.load_tokenizer().vocabulary)

@@ -19,8 +19,11 @@ def run(main: Callable[[], int | None]) -> None:
     except OlmixError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = ERROR
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is in the journal, dvc repro goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        goes_on = "".join(f"; {part}" for part in interrupt.args if part)
+        print(
+            f"interrupted; what was finished is in the journal, dvc repro goes on from there{goes_on}", file=sys.stderr
+        )
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough

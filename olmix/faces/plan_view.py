@@ -9,6 +9,7 @@ from typing import Any
 
 from olmix.core.changes import ADD, MERGE, PARTITION, REMOVE, RENAME, REVISE, Change
 from olmix.core.plan import Plan
+from olmix.faces.cost import Cost
 from olmix.outputs.plan_file import change_to_json
 
 _SIGNS = {ADD: "+", REMOVE: "-", REVISE: "~", RENAME: "=", PARTITION: "±", MERGE: "±"}
@@ -28,7 +29,8 @@ class PlanView:
 
     `caps` (None when there is no target), swarm runs with and without reuse, runs of the validation, stale stages
     (None when the pipeline was not asked), whether the accepted mixture is for this very dataset, whether the
-    pipeline's own plan is the same already, and whether the proxies are trained elsewhere.
+    pipeline's own plan is the same already, whether the proxies are trained elsewhere, and what runs cost (None where
+    nothing is trained here, or a plan is made from files).
     """
 
     plan: Plan
@@ -40,6 +42,7 @@ class PlanView:
     accepted: bool = False
     same_plan: bool = False
     external: bool = False
+    cost: Cost | None = None
 
     @property
     def something_to_do(self) -> bool:
@@ -57,7 +60,7 @@ class PlanView:
     def to_json(self) -> dict[str, Any]:
         """`{changes, affected, virtual, runs, runs_without_reuse, ...}`."""
         plan, space = self.plan, self.plan.space
-        virtual = None
+        virtual, runs = None, 0 if self.settled else self.runs
         if space.members:
             virtual = {
                 "members": dict(space.members),
@@ -70,10 +73,11 @@ class PlanView:
             "affected": [] if self.settled else list(plan.affected),
             "virtual": virtual,
             "dimensions": 0 if self.settled else plan.dimensions,
-            "runs": 0 if self.settled else self.runs,
+            "runs": runs,
             "runs_without_reuse": self.runs_without_reuse,
             "validation_runs": self.validation_runs,
             "external": self.external,
+            "cost": self.cost.to_json(runs, self.runs_without_reuse, self.validation_runs) if self.cost else None,
             "duplicates": [list(names) for names in plan.duplicates],
             "stale": list(self.stale) if self.stale is not None else None,
             "something_to_do": self.something_to_do,
@@ -112,6 +116,8 @@ class PlanView:
             lines.append(f"  recomputed though unchanged: {', '.join(freed)}")
         lines.append(self._virtual())
         lines.append(self._runs())
+        if self.cost is not None and plan.affected:
+            lines += self.cost.to_text(self.runs, self.runs_without_reuse, self.validation_runs).splitlines()
         lines += ["", self._summary()]
         return "\n".join(lines)
 
@@ -148,9 +154,13 @@ class PlanView:
                 f"Runs: {self.runs} to train elsewhere ({self.runs_without_reuse} without reuse); "
                 "their weights come into build/ratios.csv, their metrics go into external/"
             )
+        at_hand = self.cost.at_hand if self.cost is not None else None
+        found = (
+            "those in the journal or the cache are" if at_hand is None else f"{at_hand} of the swarm's {self.runs} are"
+        )
         return (
             f"Runs: {self.runs} in the swarm ({self.runs_without_reuse} without reuse), "
-            f"{self.validation_runs} to validate the proposal; those in the journal are not trained again"
+            f"{self.validation_runs} to validate the proposal; {found} at hand"
         )
 
     def _summary(self) -> str:

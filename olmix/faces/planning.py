@@ -10,8 +10,10 @@ from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
 from olmix.data.manifest import dataset_of
 from olmix.errors import ConfigError
 from olmix.faces.config import PARAMS, Params, load_params, parse_count
+from olmix.faces.cost import cost_of, runs_at_hand
 from olmix.faces.current import current_manifests, preflight
 from olmix.faces.plan_view import PlanView
+from olmix.faces.runtime import load_runtime
 from olmix.files import read_json
 from olmix.outputs.mixture_file import ACCEPTED, read_mixture
 from olmix.outputs.plan_file import PLAN, dataset_from_json, read_plan
@@ -25,21 +27,27 @@ RUNS_PER_DOMAIN, REPETITION = 3, 4.0
 def from_project(accepted: Path | None) -> PlanView:
     """The plan of the project in the current folder, as its data is now."""
     params = load_params()
-    dataset = dataset_of(current_manifests(params))
+    manifests, samples = current_manifests(params)
+    dataset = dataset_of(manifests)
     start = read_mixture(accepted or ACCEPTED).accepted
     reuse = params.reuse_settings()
     plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
     preflight(params, plan)
+    cost = None
+    if not params.proxy.external:
+        recipe = params.recipe(params.load_tokenizer().vocabulary)
+        cost = cost_of(load_runtime(), recipe, runs_at_hand(params, plan, recipe, samples) if plan.affected else 0)
     return PlanView(
         plan=plan,
         caps=domain_caps(dataset, params.target.tokens, params.target.repetition),
-        runs=swarm_size(plan.dimensions, params.swarm.runs_per_domain),
-        runs_without_reuse=swarm_size(len(dataset.names), params.swarm.runs_per_domain),
+        runs=swarm_size(plan.dimensions, params.swarm.runs_per_domain) * params.swarm.repeats,
+        runs_without_reuse=swarm_size(len(dataset.names), params.swarm.runs_per_domain) * params.swarm.repeats,
         validation_runs=validation_size(plan, params.validation_seeds()),
         stale=stale_stages(),
         accepted=start.stands_for(dataset, reuse),
         same_plan=PLAN.exists() and read_plan() == plan,
         external=params.proxy.external,
+        cost=cost,
     )
 
 
@@ -58,7 +66,9 @@ def from_files(
     start = read_mixture(accepted).accepted if accepted else Accepted(EMPTY)
     reuse = Reuse("none" if no_reuse else "full", recompute)
     plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
-    c = runs_per_domain or (params.swarm.runs_per_domain if params else RUNS_PER_DOMAIN)
+    c = (runs_per_domain or (params.swarm.runs_per_domain if params else RUNS_PER_DOMAIN)) * (
+        params.swarm.repeats if params else 1
+    )
     tokens = parse_count(target_tokens) if target_tokens is not None else (params.target.tokens if params else None)
     limit = (params.target.repetition if params else REPETITION) if repetition is None else repetition
     if not 0 < limit < math.inf:

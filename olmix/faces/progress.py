@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from olmix.errors import TrainingError
-from olmix.faces.config import Runtime
+from olmix.faces.cost import remember_speed
+from olmix.faces.runtime import Runtime
 from olmix.progress import Progress
-from olmix.runs.engine import Job, Outcome, run_jobs
+from olmix.runs.engine import Outcome, run_jobs
+from olmix.runs.job import Job
 from olmix.runs.journal import Journal
+from olmix.runs.sharing import Shared
+from olmix.runs.training_job import TrainingJob
+
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 LINE_SECONDS = 10.0
 
@@ -75,20 +81,34 @@ class ProgressDisplay:
             self._console.print(f"{self._what}: {done} {self._items}, {speed:,.0f} {self._work}/s, {left}")
 
 
-def run_with_progress(what: str, unit: str, jobs: Sequence[Job], journal: Journal, runtime: Runtime) -> Outcome:
+def warn(line: str) -> None:
+    """Say on standard error what went otherwise than expected."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def run_with_progress(
+    what: str,
+    jobs: Sequence[AnyJob],
+    journal: Journal,
+    runtime: Runtime,
+    shared: Shared,
+    check: Callable[[Sequence[AnyJob]], None] | None = None,
+) -> Outcome:
     """Run `jobs` on the engine that runtime.yaml names, and say on standard error what came of them."""
     start = time.monotonic()
-    with ProgressDisplay(what, unit) as display:
-        outcome = run_jobs(jobs, journal, runtime.processes, runtime.device, display)
-    wanted = len({job.key for job in jobs})
-    found = wanted - outcome.done - len(outcome.failed)
+    with ProgressDisplay(what) as display:
+        outcome = run_jobs(jobs, journal, runtime.opener(journal), display, shared, check)
+    elapsed = time.monotonic() - start
+    cached = f"{outcome.in_cache} in the cache, " if outcome.in_cache else ""
     print(
-        f"{what}: {wanted} {unit}, {found} in the journal, {outcome.done} done now in {time.monotonic() - start:.0f} s",
+        f"{what}: {len({job.key for job in jobs})} runs, {outcome.in_journal} in the journal, {cached}"
+        f"{outcome.done} done now in {elapsed:.0f} s",
         file=sys.stderr,
     )
+    remember_speed([job for job in jobs if isinstance(job, TrainingJob)], outcome, elapsed, runtime)
     names = {job.key: job.name for job in jobs}
     for key, reason in outcome.failed.items():
-        print(f"warning: {names[key]} was set aside: {reason}", file=sys.stderr)
+        warn(f"{names[key]} was set aside: {reason}")
     return outcome
 
 

@@ -5,26 +5,79 @@ A teammate with this folder trains a reuse swarm without the text or the tokens 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from olmix.core.plan import Plan
+from olmix.core.repetition import Scale
 from olmix.core.virtual import VIRTUAL
 from olmix.data.manifest import TOKENS
-from olmix.data.tokensets import draw_virtual, open_token_sets, read_tokens, write_tokens
+from olmix.data.tokensets import (
+    TokenSet,
+    draw_virtual,
+    identity_of,
+    open_token_sets,
+    read_tokens,
+    write_tokens,
+)
 from olmix.files import output_folder
+from olmix.runs.journal import JOURNAL
 
 COLLAPSED = Path("build/collapsed")
+# Token sets that are cut for simulated repetition and belong to no output.
+CUT = JOURNAL / "repetition"
+# Under so many sequences the rounding of simulated repetition is more than a tenth of it.
+COARSE = 5
 
 
-def write_collapsed(plan: Plan, sequence_length: int, sequences: int) -> None:
-    """Write the token sets of a plan: each affected domain's sample as it is, the virtual domain's drawn from its
-    members by their frozen ratios, `sequences` rows of it, which is all that a run can read."""
+def token_sets(
+    plan: Plan, sequence_length: int, scale: Scale | None, names: Collection[str] | None = None
+) -> dict[str, TokenSet]:
+    """What runs draw from, by domain: the samples of `build/tokens/`, all or those of `names`, cut for simulated
+    repetition by `scale`."""
+    sets = open_token_sets(TOKENS, sequence_length, names)
+    if scale is None:
+        return sets
+    return {name: _cut(sets[name], scale.rows(plan.dataset.domains[name].tokens), sequence_length) for name in sets}
+
+
+def _cut(token_set: TokenSet, rows: int, sequence_length: int) -> TokenSet:
+    """The first rows of a sample, which is in the order of its documents' hashes: as good as drawn at random."""
+    if rows >= token_set.rows:
+        return token_set
+    tokens = read_tokens(token_set.path)[: rows * sequence_length + 1]
+    path = CUT / f"{token_set.name}.npy"
+    write_tokens(path, tokens)
+    return replace(token_set, path=path, identity=identity_of(tokens), rows=rows)
+
+
+def coarse_domains(plan: Plan, sets: Mapping[str, TokenSet], scale: Scale) -> dict[str, str]:
+    """Domains whose repetition in a proxy is not quite that of the target, and why."""
+    reasons = {}
+    for name, domain in plan.dataset.domains.items():
+        wanted = scale.sequences(domain.tokens)
+        enough = scale.run_tokens // scale.sequence_length
+        if wanted < COARSE:
+            reasons[name] = f"{wanted:.2g} sequences are its part, and {scale.rows(domain.tokens)} are taken"
+        elif scale.rows(domain.tokens) > sets[name].rows < enough:
+            reasons[name] = f"{wanted:.0f} sequences are its part, and its shards hold {sets[name].rows}"
+    return reasons
+
+
+def write_collapsed(plan: Plan, sequence_length: int, sequences: int, scale: Scale | None) -> dict[str, str]:
+    """Write the token sets of a plan: each affected domain's as it is, the virtual domain's drawn from its members by
+    their frozen ratios, `sequences` rows of it, which is all that a run can read.
+
+    Returns the domains whose repetition could not be simulated well, and why.
+    """
     output_folder(COLLAPSED, empty=not plan.affected)
     if not plan.affected:
-        return
-    sets = open_token_sets(TOKENS, sequence_length)
+        return {}
+    sets = token_sets(plan, sequence_length, scale)
     for name in plan.affected:
         write_tokens(COLLAPSED / f"{name}.npy", read_tokens(sets[name].path))
     if plan.space.members:
         virtual = draw_virtual(plan.space.members, sets, sequence_length, sequences)
         write_tokens(COLLAPSED / f"{VIRTUAL}.npy", virtual)
+    return coarse_domains(plan, sets, scale) if scale else {}

@@ -12,43 +12,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from olmix.data.tokenizer import Tokenizer
-from olmix.files import output_folder, read_json, write_json
-from olmix.outputs.proxies import PROXIES
+from olmix.errors import DataError
+from olmix.files import output_folder, read_json, write_bytes, write_json
+from olmix.outputs.proxies import weights_of
 from olmix.proxy.recipe import Recipe
-from olmix.proxy.tasks import EncodedTask, encode_task, read_task
-from olmix.runs.evaluation_job import EvaluationJob
-from olmix.runs.journal import Journal
-from olmix.runs.record import RunSpec
+from olmix.proxy.tasks import encode_task, read_task
+from olmix.runs.evaluation_job import EvaluationJob, TaskFile, keep_task
+from olmix.runs.journal import Journal, evaluations_to_bytes
+from olmix.runs.record import RunSpec, content_of
+from olmix.runs.sharing import Shared
+from olmix.runs.training_job import run_entry
 
 EVALUATIONS = Path("build/evaluations")
+MEASURED = EVALUATIONS / "journal"
+NAMED = 8  # runs that a message names
 
 
-def encode_tasks(paths: Iterable[Path], tokenizer: Tokenizer, sequence_length: int) -> tuple[EncodedTask, ...]:
+def keep_tasks(
+    paths: Iterable[Path], tokenizer: Tokenizer, sequence_length: int, journal: Journal
+) -> tuple[TaskFile, ...]:
     """Read and tokenise the tasks; raises DataError for a task that is missing or has no text."""
-    return tuple(encode_task(read_task(path), tokenizer, sequence_length) for path in paths)
+    return tuple(keep_task(encode_task(read_task(path), tokenizer, sequence_length), journal) for path in paths)
 
 
 def evaluation_jobs(
-    records: Mapping[str, Mapping[str, Any]], paths: Sequence[Path], tokenizer: Tokenizer
+    records: Mapping[str, Mapping[str, Any]], paths: Sequence[Path], tokenizer: Tokenizer, journal: Journal
 ) -> list[EvaluationJob]:
     """A job for every run in `build/proxies/`."""
-    runs = {key: (PROXIES / f"{key}.safetensors", Recipe(**record["recipe"])) for key, record in records.items()}
-    return _jobs(runs, paths, tokenizer)
+    runs = {key: (Recipe(**record["recipe"]), str(record["run"])) for key, record in records.items()}
+    return _jobs(runs, paths, tokenizer, journal)
 
 
-def journal_evaluation_jobs(
+def spec_evaluation_jobs(
     specs: Sequence[RunSpec], paths: Sequence[Path], tokenizer: Tokenizer, journal: Journal
 ) -> list[EvaluationJob]:
-    """A job for every run of `specs`, from its weights in the journal."""
-    return _jobs({spec.key: (journal.weights_path(spec.key), spec.recipe) for spec in specs}, paths, tokenizer)
+    """A job for every run of `specs`."""
+    return _jobs({spec.key: (spec.recipe, spec.name) for spec in specs}, paths, tokenizer, journal)
 
 
-def _jobs(runs: Mapping[str, tuple[Path, Recipe]], paths: Sequence[Path], tokenizer: Tokenizer) -> list[EvaluationJob]:
-    lengths = sorted({recipe.sequence_length for _, recipe in runs.values()})
-    encoded = {length: encode_tasks(paths, tokenizer, length) for length in lengths}
+def _jobs(
+    runs: Mapping[str, tuple[Recipe, str]], paths: Sequence[Path], tokenizer: Tokenizer, journal: Journal
+) -> list[EvaluationJob]:
+    lengths = sorted({recipe.sequence_length for recipe, _ in runs.values()})
+    tasks = {length: keep_tasks(paths, tokenizer, length, journal) for length in lengths}
     return [
-        EvaluationJob(key, weights, recipe, encoded[recipe.sequence_length]) for key, (weights, recipe) in runs.items()
+        EvaluationJob(key, weights_of(key, journal), recipe, tasks[recipe.sequence_length], name)
+        for key, (recipe, name) in runs.items()
     ]
+
+
+def require_weights(jobs: Sequence[EvaluationJob]) -> None:
+    """Raise DataError, naming tasks and runs, when a run that must be measured has had its weights dropped."""
+    gone = [job for job in jobs if not job.weights.exists()]
+    if not gone:
+        return
+    journal = Journal()
+    tasks = sorted(
+        {task.name for job in gone for task in job.tasks if task.identity not in journal.find_evaluations(job.key)}
+    )
+    shown = ", ".join(sorted(job.run_name for job in gone)[:NAMED]) + (", ..." if len(gone) > NAMED else "")
+    raise DataError(
+        f"{', '.join(tasks)} cannot be evaluated on {len(gone)} runs ({shown}), whose weights were dropped: "
+        "set params.yaml: proxy.keep_weights: true, which trains them again, or take the tasks out"
+    )
 
 
 def write_evaluations(records: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> None:
@@ -57,6 +83,29 @@ def write_evaluations(records: Mapping[str, Mapping[str, Any]], scores: Mapping[
     for key, record in records.items():
         kept = {name: record[name] for name in ("run", "runs", "weights", "seed", "tokens")}
         write_json(EVALUATIONS / f"{key}.json", {**kept, "tasks": scores[key]})
+
+
+def share_runs(
+    evaluated: Sequence[EvaluationJob], journal: Journal, folder: Path, shared: Shared, keep_weights: bool
+) -> None:
+    """Store what is known of finished runs in the shared cache, and the same bytes in `folder`, where DVC finds what
+    a push must carry.
+
+    Evaluations go in all tasks together; runs whose weights are not kept go in with them, and let their weights go.
+    """
+    entries = []
+    for job in evaluated:
+        known = journal.find_evaluations(job.key)
+        content = evaluations_to_bytes(job.key, {task.identity: known[task.identity] for task in job.tasks})
+        write_bytes(Path(job.entry.outputs[0]), content)
+        write_bytes(folder / f"{job.key}.json", content)
+        entries.append(job.entry)
+        if not keep_weights and job.weights.exists():
+            entries.append(run_entry(job.key, content_of(read_json(journal.record_path(job.key))), with_weights=False))
+    shared.store(entries)
+    if not keep_weights:
+        for job in evaluated:
+            journal.drop_weights(job.key)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""`build/proxies/`: the trained runs of the swarm, a record and its weights each."""
+"""`build/proxies/`: the trained runs of the swarm.
+
+`<key>.json` is a run under the names of this pipeline. Below `journal/` lie the journal's own files of it, record and
+weights, byte for byte: what DVC's run-cache names single runs by, so that `dvc push --run-cache` carries them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from olmix.core.seeds import named_key
 from olmix.data.tokensets import TokenSet
 from olmix.errors import DataError, TrainingError
-from olmix.files import output_folder, read_json
+from olmix.files import output_folder, read_json, write_bytes, write_json
 from olmix.outputs.swarm_file import Swarm
 from olmix.proxy.recipe import Recipe
 from olmix.runs.engine import Outcome
@@ -16,22 +21,32 @@ from olmix.runs.journal import Journal, file_digest
 from olmix.runs.record import RunSpec, published, spec_for
 
 PROXIES = Path("build/proxies")
+KEPT = PROXIES / "journal"
+
+
+def repeat_seed(seed: int, repeat: int) -> int:
+    """The seed of a mixture's run: the swarm's own for its first run, another for each repeat of it."""
+    return seed if not repeat else named_key("swarm", "repeat", seed, repeat) % 2**31
 
 
 def swarm_specs(swarm: Swarm, sets: Mapping[str, TokenSet], recipe: Recipe, seed: int) -> list[RunSpec]:
-    """The run of every mixture of the swarm."""
-    return [spec_for(run, weights, sets, recipe, seed) for run, weights in swarm.rows().items()]
+    """The runs of every mixture of the swarm."""
+    return [
+        spec_for(run, weights, sets, recipe, repeat_seed(seed, repeat))
+        for (run, weights), repeat in zip(swarm.rows().items(), swarm.repeats, strict=True)
+    ]
 
 
-def publish_runs(specs: list[RunSpec], outcome: Outcome, swarm: Swarm, journal: Journal) -> None:
+def publish_runs(specs: list[RunSpec], outcome: Outcome, swarm: Swarm, journal: Journal, keep_weights: bool) -> None:
     """Write the finished runs of `specs` to `build/proxies/`.
 
     Raises TrainingError when so many were set aside that no law can be fitted: the stage has then not succeeded.
     """
     needed = len(swarm.space.names) + 1
-    if outcome.failed and len(outcome.results) < needed:
+    mixtures = {tuple(spec.weights.values()) for spec in specs if spec.key in outcome.results}
+    if outcome.failed and len(mixtures) < needed:
         raise TrainingError(
-            f"{len(outcome.failed)} runs failed and {len(outcome.results)} did not, and a law needs {needed}: "
+            f"{len(outcome.failed)} runs failed, {len(mixtures)} mixtures have a run, and a law needs {needed}: "
             f"{next(iter(outcome.failed.values()))}"
         )
     output_folder(PROXIES, empty=not specs)
@@ -41,16 +56,30 @@ def publish_runs(specs: list[RunSpec], outcome: Outcome, swarm: Swarm, journal: 
     for spec in specs:
         if spec.key in outcome.results and spec.name == names[spec.key][0]:
             record = published(spec, names[spec.key], outcome.results[spec.key], swarm.expanded(spec.weights))
-            journal.publish(spec.key, record, PROXIES)
+            keep_run(spec.key, journal, KEPT, keep_weights)
+            write_json(PROXIES / f"{spec.key}.json", record)
 
 
-def read_runs() -> dict[str, dict[str, Any]]:
+def keep_run(key: str, journal: Journal, folder: Path, keep_weights: bool) -> None:
+    """Copy a run's files out of the journal as they are."""
+    write_bytes(folder / f"{key}.json", journal.record_path(key).read_bytes())
+    if keep_weights:
+        write_bytes(folder / f"{key}.safetensors", journal.weights_path(key).read_bytes())
+
+
+def weights_of(key: str, journal: Journal) -> Path:
+    """Where a run's weights are: in `build/proxies/` when they are kept, else in the journal, if they still are."""
+    kept = KEPT / f"{key}.safetensors"
+    return kept if kept.exists() else journal.weights_path(key)
+
+
+def read_runs(keep_weights: bool) -> dict[str, dict[str, Any]]:
     """Records by key; raises DataError when weights are not those that the record was written for."""
     records = {}
     for path in sorted(PROXIES.glob("*.json")):
         record = read_json(path)
-        weights = path.with_suffix(".safetensors")
-        if not weights.exists() or file_digest(weights) != record["weights_digest"]:
+        weights = KEPT / f"{path.stem}.safetensors"
+        if keep_weights and (not weights.exists() or file_digest(weights) != record["weights_digest"]):
             raise DataError(f"{weights}: not the weights that {path.name} names; remove {PROXIES} and run dvc repro")
         records[path.stem] = record
     return records

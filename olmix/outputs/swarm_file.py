@@ -21,12 +21,14 @@ SWARM = Path("build/swarm.json")
 
 @dataclass(frozen=True)
 class Swarm:
-    """Runs by name, (K, m) weights over the coordinates of `space`, and the digests of the real domains."""
+    """Runs by name, (K, m) weights over the coordinates of `space`, the digests of the real domains, and which repeat
+    of its mixture each run is (0 the first)."""
 
     space: CollapsedSpace
     digests: Mapping[str, str]
     runs: tuple[str, ...]
     weights: NDArray[np.float64]
+    repeats: tuple[int, ...]
 
     def rows(self) -> dict[str, dict[str, float]]:
         """Weights by coordinate for every run."""
@@ -41,8 +43,8 @@ class Swarm:
         return {name: {"weight": w, "digest": self.digests[name]} for name, w in real.items() if w > 0}
 
 
-def make_swarm(plan: Plan, runs_per_domain: int, sampling: Sampling) -> Swarm:
-    """Sample the swarm of a plan: no run at all when nothing is affected."""
+def make_swarm(plan: Plan, runs_per_domain: int, sampling: Sampling, repeats: int = 1) -> Swarm:
+    """Sample the swarm of a plan, each mixture `repeats` times: no run at all when nothing is affected."""
     digests = {name: to_hex(domain.digest) for name, domain in plan.dataset.domains.items()}
     natural = plan.space.collapse(plan.dataset.natural)
     domains = [
@@ -53,7 +55,9 @@ def make_swarm(plan: Plan, runs_per_domain: int, sampling: Sampling) -> Swarm:
     ]
     size = swarm_size(plan.dimensions, runs_per_domain)
     weights = sample_swarm(domains, size, sampling) if size else np.zeros((0, len(domains)))
-    return Swarm(plan.space, digests, tuple(f"{i:04d}" for i in range(size)), weights)
+    runs = [(i, repeat) for i in range(size) for repeat in range(repeats)]
+    names = tuple(f"{i:04d}" + (f"-r{repeat}" if repeat else "") for i, repeat in runs)
+    return Swarm(plan.space, digests, names, np.repeat(weights, repeats, axis=0), tuple(r for _, r in runs))
 
 
 def swarm_to_json(swarm: Swarm) -> dict[str, Any]:
@@ -62,7 +66,10 @@ def swarm_to_json(swarm: Swarm) -> dict[str, Any]:
         "coordinates": list(swarm.space.names),
         "members": dict(swarm.space.members),
         "digests": dict(swarm.digests),
-        "runs": [{"run": run, "weights": weights} for run, weights in swarm.rows().items()],
+        "runs": [
+            {"run": run, "repeat": repeat, "weights": weights}
+            for (run, weights), repeat in zip(swarm.rows().items(), swarm.repeats, strict=True)
+        ],
     }
 
 
@@ -72,4 +79,5 @@ def read_swarm() -> Swarm:
     names = content["coordinates"]
     space = CollapsedSpace(content["members"], tuple(name for name in names if name != VIRTUAL))
     weights = np.array([[run["weights"][name] for name in names] for run in content["runs"]]).reshape(-1, len(names))
-    return Swarm(space, content["digests"], tuple(run["run"] for run in content["runs"]), weights)
+    names, repeats = (tuple(run[key] for run in content["runs"]) for key in ("run", "repeat"))
+    return Swarm(space, content["digests"], names, weights, repeats)

@@ -11,11 +11,16 @@ import numpy as np
 
 from olmix.core.plan import Plan
 from olmix.data.tokensets import TokenSet
-from olmix.files import read_json
+from olmix.files import output_folder, read_json
+from olmix.outputs.proxies import keep_run
 from olmix.proxy.recipe import Recipe
+from olmix.runs.journal import Journal
 from olmix.runs.record import RunSpec, spec_for
 
 VALIDATION = Path("build/validation.json")
+# The journal's own files of the runs behind it: what a push must carry for a colleague not to train them.
+RUNS = Path("build/validation")
+EVALUATED = RUNS / "evaluations"
 PROPOSAL, NATURAL, UNIFORM, CARRIED = "proposal", "natural", "uniform", "carried"
 
 
@@ -47,6 +52,13 @@ def validation_specs(
         name: [spec_for(f"{name}-{k}", weights, sets, recipe, swarm_seed + 1 + k) for k in range(seeds)]
         for name, weights in mixtures.items()
     }
+
+
+def keep_runs(specs: Sequence[RunSpec], journal: Journal, keep_weights: bool) -> None:
+    """Copy the runs of the validation out of the journal, each once."""
+    output_folder(RUNS, empty=not specs, why="Nothing is validated here.")
+    for key in sorted({spec.key for spec in specs}):
+        keep_run(key, journal, RUNS, keep_weights)
 
 
 def validation_size(plan: Plan, seeds: int) -> int:

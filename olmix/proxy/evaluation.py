@@ -2,7 +2,8 @@
 
 Windows of like length are read together, and only the hidden states of scored tokens reach the head, which
 for a short-answer task saves most of it. Losses are float32 and their sum float64: batching moves BPB by less
-than 1e-6.
+than 1e-6. Logits of a large vocabulary are made a chunk of tokens at a time. It is float32 on a GPU too, where
+training is not: a measurement should not depend on where it was taken.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from olmix.errors import DataError, TrainingError
-from olmix.proxy.model import Weights, hidden_states, logits
+from olmix.proxy.loss import token_losses
+from olmix.proxy.model import Weights, hidden_states
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.tasks import EncodedTask, untrained_bpb
 
-# Tokens that are read at once: enough for matrix products to run at their peak, and logits stay in the cache.
-BATCH_TOKENS = 1024
+# Tokens that are read at once: on a CPU enough for matrix products to run at their peak, and logits stay in the
+# cache; on a GPU enough to fill it.
+BATCH_TOKENS = {"cpu": 1024, "cuda": 1 << 16}
 
 
 @dataclass(frozen=True)
@@ -40,29 +42,32 @@ class TaskScore:
 
 
 def evaluate(
-    weights: Weights, recipe: Recipe, task: EncodedTask, device: str = "cpu", batch_tokens: int = BATCH_TOKENS
+    weights: Weights, recipe: Recipe, task: EncodedTask, device: str = "cpu", batch_tokens: int | None = None
 ) -> TaskScore:
-    """Score `weights` on a task; raises DataError when it was encoded for another recipe, and TrainingError
-    when a loss is not finite."""
+    """Score `weights` on a task, in float32 on every device; raises DataError when it was encoded for another recipe,
+    and TrainingError when a loss is not finite. `batch_tokens` is the device's BATCH_TOKENS unless it is given."""
     if task.sequence_length != recipe.sequence_length or int(task.rows.max()) >= recipe.vocabulary:
         raise DataError(
             f"task {task.name}: encoded for sequences of {task.sequence_length} with tokens up to "
             f"{int(task.rows.max())}, and the proxy reads {recipe.sequence_length} of a vocabulary of "
             f"{recipe.vocabulary}; encode it for this recipe"
         )
+    if batch_tokens is None:
+        batch_tokens = BATCH_TOKENS.get(torch.device(device).type, BATCH_TOKENS["cpu"])
     moved = {name: weight.to(device) for name, weight in weights.items()}
-    nats = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=device)
     with torch.no_grad():
         for batch in _batches(task, batch_tokens):
             longest = int(task.lengths[batch].max())
             rows = torch.from_numpy(task.rows[batch, : longest + 1].astype(np.int64)).to(device)
             places = np.arange(longest)
             counted = (places >= task.firsts[batch, None]) & (places < task.lengths[batch, None])
-            scored = torch.from_numpy(counted).to(device)
+            # Indices are made on the CPU: a mask would have the GPU waited for at each batch.
+            scored = torch.from_numpy(np.flatnonzero(counted)).to(device)
             # Padding stands to the right of everything that is scored, where causal attention cannot look.
-            hidden = hidden_states(moved, recipe, rows[:, :-1])[scored]
-            losses = functional.cross_entropy(logits(moved, hidden), rows[:, 1:][scored], reduction="none")
-            nats += float(losses.cpu().double().sum())
+            hidden = hidden_states(moved, recipe, rows[:, :-1]).flatten(0, 1)[scored]
+            total += token_losses(hidden, moved["head"], rows[:, 1:].flatten()[scored]).double().sum()
+    nats = float(total)
     if not math.isfinite(nats):
         raise TrainingError(f"task {task.name}: the loss is {nats}; the run has diverged, train it again")
     return TaskScore(nats / math.log(2), task.bytes, untrained_bpb(task, recipe.vocabulary))

@@ -10,10 +10,15 @@ import math
 from dataclasses import dataclass
 
 from olmix.errors import ConfigError
+from olmix.proxy.sizes import Size
 
 # What a run's key names instead of code hashes: raise it when training or evaluation
 # changes what it computes.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
+
+# Tokens that are read at once: enough for matrix products to run at their peak on any device, and activations of a
+# 190M model are some 10 GB by count. A constant, so that every device adds gradients up in the same order.
+MICRO_BATCH_TOKENS = 16_384
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,34 @@ class Recipe:
         return self.steps * self.batch_size
 
     @property
+    def micro_batch(self) -> int:
+        """Sequences that are read at once: a batch in as few and as equal parts as hold MICRO_BATCH_TOKENS or one
+        sequence each; the last part may be the smaller one."""
+        at_once = max(1, MICRO_BATCH_TOKENS // self.sequence_length)
+        parts = -(-self.batch_size // at_once)
+        return -(-self.batch_size // parts)
+
+    @property
+    def size(self) -> Size:
+        """The shape of the model, without its vocabulary."""
+        return Size(self.layers, self.heads, self.width, self.hidden)
+
+    @property
     def matrices(self) -> int:
         """Parameters that multiply every token: the layers' matrices and the head, without the embedding's
         lookup."""
-        return self.layers * (4 * self.width**2 + 3 * self.width * self.hidden) + self.width * self.vocabulary
+        return self.size.matrices(self.vocabulary)
+
+    @property
+    def parameters_without_embedding(self) -> int:
+        """All parameters but the input embedding's: what a size is named for, and what `chinchilla_tokens`
+        multiplies."""
+        return self.size.parameters(self.vocabulary)
 
     @property
     def parameters(self) -> int:
         """All parameters: matrices, the embedding, four gains a layer and the last norm's."""
-        return self.matrices + self.vocabulary * self.width + (4 * self.layers + 1) * self.width
+        return self.parameters_without_embedding + self.vocabulary * self.width
 
     @property
     def non_embedding_parameters(self) -> int:
@@ -68,10 +92,21 @@ class Recipe:
         return self.parameters - 2 * self.vocabulary * self.width
 
     @property
+    def forward_flops_per_token(self) -> int:
+        """Floating-point operations of reading one token of a full sequence: 2 a matrix parameter, and 2 layers
+        sequence_length width for attention, whose causal half alone is counted."""
+        return 2 * self.matrices + 2 * self.layers * self.sequence_length * self.width
+
+    @property
     def flops_per_token(self) -> int:
-        """Floating-point operations of training on one token: 6 a matrix parameter (forward 2, backward 4),
-        and 6 layers sequence_length width for attention, whose causal half alone is counted."""
-        return 6 * self.matrices + 6 * self.layers * self.sequence_length * self.width
+        """Floating-point operations of training on one token: those of reading it, and twice as many for the
+        gradients of inputs and weights."""
+        return 3 * self.forward_flops_per_token
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of a whole run."""
+        return self.flops_per_token * self.sequences * self.sequence_length
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step in [0, steps): linear warm-up, then a cosine to `final_fraction`."""

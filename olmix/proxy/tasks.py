@@ -9,6 +9,7 @@ would span the boundary.
 from __future__ import annotations
 
 import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from olmix.data.tokenizer import Tokenizer, Tokens
 from olmix.errors import DataError
+from olmix.files import write_atomically
 
 _KEYS = {"prompt", "continuation"}
 
@@ -110,6 +112,22 @@ def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> Encod
         np.array(firsts, dtype=np.int64),
         scored_bytes,
     )
+
+
+def save_task(task: EncodedTask, path: Path) -> None:
+    """Write an encoded task to a file, atomically, for the workers that read it."""
+    fields = [np.asarray(value) for value in vars(task).values()]
+    write_atomically(path, lambda file: np.savez(file, *fields))
+
+
+def load_task(path: Path) -> EncodedTask:
+    """Read what `save_task` wrote; raises DataError when the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fields = [file[f"arr_{k}"] for k in range(len(EncodedTask.__dataclass_fields__))]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a task as proxies read it ({error}); remove it and run dvc repro") from None
+    return EncodedTask(*(field if field.ndim else field.item() for field in fields))
 
 
 def untrained_bpb(task: EncodedTask, vocabulary: int) -> float:

@@ -1,141 +1,224 @@
-"""The local engine: one process a core, one thread each, which is the fastest way to run small proxies on a CPU.
+"""Seeing jobs into the journal: what is found is not done, what fails twice is set aside, what is lost is done again.
 
-It takes jobs and sees them into the journal. A worker that dies takes only its own job with it: the pool is made again
-and what is missing is done; a job that fails twice by itself (a run that diverges) is set aside and named.
+An engine gives jobs to workers and says how they end; which engine, how many workers and which device never change a
+result. What only an engine knows (processes, a scheduler, a cluster) stays in its own module; what is true of all of
+them stands here.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from ctypes import c_bool, c_int64
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from olmix.errors import TrainingError
 from olmix.progress import Progress, Report
+from olmix.runs.job import Job
 from olmix.runs.journal import Journal
-from olmix.runs.worker import do, start_worker
+from olmix.runs.sharing import Shared, Unshared
+
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 ATTEMPTS = 2
-DEATHS = 3
 POLL_SECONDS = 0.2
+# Finished runs wait this long, or for this many others, before they are stored together.
+STORE_SECONDS = 30.0
+STORE_BATCH = 32
 
 
-class Job(Protocol):
-    """A unit of work whose result is an entry of the journal."""
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended: `done`, its result in the journal; `failed` by itself, and why; or `lost` with its worker."""
 
-    @property
-    def key(self) -> str:
-        """Identifies the result; equal keys are done once."""
+    key: str
+    how: Literal["done", "failed", "lost"]
+    reason: str = ""
 
-    @property
-    def name(self) -> str:
-        """What people call it."""
 
-    @property
+class Engine(Protocol):
+    """Gives jobs to workers; a context manager, which ends what ends with it."""
+
+    patience: int
+    """How often one job may be lost while nothing else is done."""
+
+    advice: str
+    """What to do about workers that keep dying."""
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Give out `jobs`, beside those under way; one that is under way already is taken up."""
+
+    def endings(self, seconds: float) -> list[Ending]:
+        """Jobs that ended, waiting up to `seconds` for the first; raises an error that is no job's own."""
+
     def tokens(self) -> int:
-        """Its cost, in tokens that a model reads."""
+        """Tokens done since the engine was opened, as far as its workers have told."""
 
-    def find(self, journal: Journal) -> dict[str, Any] | None:
-        """The result, when the journal holds it."""
+    def interrupt(self) -> str:
+        """Stop what stops with the driver, and say in a line what goes on running, or nothing."""
 
-    def run(self, journal: Journal, device: str, progress: Callable[[int], None]) -> None:
-        """Put the result into the journal, calling `progress` with tokens done since the last call."""
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Interrupted(KeyboardInterrupt):
+    """The driver was interrupted; the message says what goes on running."""
 
 
 @dataclass
 class Outcome:
-    """Results by key, the reason by key for jobs that were set aside, and how many jobs were done now."""
+    """Results by key, the reason by key for jobs that were set aside; how many jobs were found in the journal and in
+    the shared cache, and the keys of those that were done now."""
 
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    done: int = 0
+    in_journal: int = 0
+    in_cache: int = 0
+    done_keys: frozenset[str] = frozenset()
+
+    @property
+    def done(self) -> int:
+        """How many jobs were done now."""
+        return len(self.done_keys)
 
 
-def run_jobs(jobs: Sequence[Job], journal: Journal, workers: int, device: str, report: Report) -> Outcome:
-    """Do what the journal does not hold; raises the first error that is not a job's own, and TrainingError when
-    workers keep dying."""
+def run_jobs(
+    jobs: Sequence[AnyJob],
+    journal: Journal,
+    open_engine: Callable[[int], Engine],
+    report: Report,
+    shared: Shared | None = None,
+    check: Callable[[Sequence[AnyJob]], None] | None = None,
+) -> Outcome:
+    """Do what neither the journal nor the shared cache holds, on the engine that `open_engine` opens for so many jobs.
+
+    `check` sees the jobs that are to be done before any is, and may refuse them. Raises the first error that is not a job's own, TrainingError when workers keep dying, and Interrupted.
+    """
+    shared = shared or Unshared()
     journal.sweep()
     outcome = Outcome()
     wanted = {job.key: job for job in jobs}
-    for key, job in wanted.items():
-        result = job.find(journal)
-        if result is not None:
-            outcome.results[key] = result
+    outcome.in_journal = _collect(wanted, journal, outcome)
+    missing = [job for key, job in wanted.items() if key not in outcome.results]
+    if missing:
+        found = shared.find([entry for job in missing for entry in job.sought])
+        for job in missing:
+            job.adopt(journal, {entry: found[entry] for entry in job.sought if entry in found})
+        outcome.in_cache = _collect(wanted, journal, outcome)
     todo = {key: job for key, job in wanted.items() if key not in outcome.results}
     if todo:
-        _run(todo, journal, workers, device, report, outcome)
-    for key, job in todo.items():
-        result = job.find(journal)
-        if result is not None:
-            outcome.results[key] = result
-            outcome.done += 1
-        elif key not in outcome.failed:
-            raise TrainingError(f"{job.name}: its entry in {journal.folder} was lost; run dvc repro again")
+        if check is not None:
+            check(list(todo.values()))
+        with open_engine(len(todo)) as engine:
+            _Driver({**todo}, journal, engine, shared, outcome, report).run()
+        _collect(todo, journal, outcome)
+        outcome.done_keys = frozenset(todo) & frozenset(outcome.results)
+        lost = [job.name for key, job in todo.items() if key not in outcome.results and key not in outcome.failed]
+        if lost:
+            raise TrainingError(f"{lost[0]}: its entry in {journal.folder} was lost; run dvc repro again")
+    shared.store([wanted[key].entry for key in outcome.results if wanted[key].stores])
     return outcome
 
 
-def _run(
-    todo: Mapping[str, Job],
-    journal: Journal,
-    workers: int,
-    device: str,
-    report: Report,
-    outcome: Outcome,
-) -> None:
-    # The fork server imports torch once for all workers, and has neither threads nor locks when it forks.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["olmix.proxy.training", "olmix.proxy.evaluation"])
-    tokens, stop = context.Value(c_int64, 0), context.Value(c_bool, False)
-    found, total = len(outcome.results), sum(job.tokens for job in todo.values())
-    attempts = dict.fromkeys(todo, 0)
-    waiting = list(todo)
-    finished = deaths = 0
-    starter = os.getppid()
-    while waiting:
-        pool = ProcessPoolExecutor(min(workers, len(waiting)), context, start_worker, (tokens, stop))
-        before, died = finished, False
+def _collect(jobs: Mapping[str, Job], journal: Journal, outcome: Outcome) -> int:
+    """Take results that the journal holds into `outcome`; how many were new to it."""
+    before = len(outcome.results)
+    for key, job in jobs.items():
+        if key not in outcome.results:
+            result = job.find(journal)
+            if result is not None:
+                outcome.results[key] = result
+    return len(outcome.results) - before
+
+
+class _Driver:
+    """One engine's jobs until they are all done or set aside."""
+
+    def __init__(
+        self,
+        todo: dict[str, Job],
+        journal: Journal,
+        engine: Engine,
+        shared: Shared,
+        outcome: Outcome,
+        report: Report,
+    ) -> None:
+        self._todo = todo
+        self._journal = journal
+        self._engine = engine
+        self._shared = shared
+        self._outcome = outcome
+        self._report = report
+        self._failures: Counter[str] = Counter()
+        self._losses: Counter[str] = Counter()
+        self._unstored: list[str] = []
+        self._stored_at = time.monotonic()
+        self._finished = 0
+
+    def run(self) -> None:
+        starter = os.getppid()
+        pending = set(self._todo)
+        total = sum(job.tokens for job in self._todo.values())
+        found = len(self._outcome.results)
         try:
-            futures = {pool.submit(do, todo[key], journal, device): key for key in waiting}
-            waiting = []
-            pending = set(futures)
+            self._engine.start(list(self._todo.values()))
             while pending:
                 if os.getppid() != starter:
                     raise KeyboardInterrupt  # whoever started this stage is gone, and may have started another
-                done, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    key = futures[future]
-                    try:
-                        future.result()
-                        finished += 1
-                    except TrainingError as error:
-                        attempts[key] += 1
-                        if attempts[key] < ATTEMPTS:
-                            waiting.append(key)
-                        else:
-                            outcome.failed[key] = str(error)
-                    except BrokenProcessPool:
-                        died = True
-                        if todo[key].find(journal) is None:  # it may have died after its last write
-                            waiting.append(key)
-                report(Progress(found, finished, found + len(todo), int(tokens.value), total))
-        except BaseException:
-            stop.value = True  # workers see it at their next step; what they had finished is in the journal
-            raise
+                again = []
+                for ending in self._engine.endings(POLL_SECONDS):
+                    if self._is_over(ending):
+                        pending.discard(ending.key)
+                    else:
+                        again.append(self._todo[ending.key])
+                if again:
+                    self._require_patience()
+                    self._engine.start(again)
+                self._store(STORE_BATCH, STORE_SECONDS)
+                self._report(Progress(found, self._finished, found + len(self._todo), self._engine.tokens(), total))
+        except KeyboardInterrupt:
+            raise Interrupted(self._engine.interrupt()) from None
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-        deaths = deaths + 1 if died and finished == before else 0
-        if deaths == DEATHS:
+            self._store(1, 0.0)  # what an error or an interrupt leaves behind is as finished as the rest
+
+    def _is_over(self, ending: Ending) -> bool:
+        """Count an ending; whether the job is not to be given out again."""
+        if ending.how == "done" or (ending.how == "lost" and self._is_found(ending.key)):
+            self._finished += 1
+            self._losses.clear()
+            if self._todo[ending.key].stores:
+                self._unstored.append(ending.key)
+            return True
+        if ending.how == "failed":
+            self._failures[ending.key] += 1
+            if self._failures[ending.key] < ATTEMPTS:
+                return False
+            self._outcome.failed[ending.key] = ending.reason
+            return True
+        self._losses[ending.key] += 1
+        return False
+
+    def _is_found(self, key: str) -> bool:
+        # A worker may have died after its last write.
+        return self._todo[key].find(self._journal) is not None
+
+    def _require_patience(self) -> None:
+        worst = max(self._losses.values(), default=0)
+        if worst >= self._engine.patience:
             raise TrainingError(
-                f"a worker died {deaths} times without finishing a job; {len(waiting)} are left: lower "
-                "runtime.yaml: workers if memory is short, then run dvc repro again"
+                f"a worker died {worst} times without finishing a job; {len(self._losses)} are left: "
+                f"{self._engine.advice}, then run dvc repro again"
             )
 
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    def _store(self, batch: int, seconds: float) -> None:
+        now = time.monotonic()
+        if self._unstored and (len(self._unstored) >= batch or now - self._stored_at >= seconds):
+            self._shared.store([self._todo[key].entry for key in self._unstored])
+            self._unstored.clear()
+            self._stored_at = now

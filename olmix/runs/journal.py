@@ -1,8 +1,9 @@
 """The journal: finished runs and evaluations, kept outside the pipeline's outputs (`.olmix/`).
 
-DVC deletes a stage's outputs before it runs the stage; the journal is what an interrupted or extended swarm is taken up
-from. An entry is its weights and then its record, each renamed into place whole; a record carries the digest of
-its weights, and an entry that does not match is trained again.
+DVC deletes a stage's outputs before it runs the stage; the journal is what an interrupted or extended swarm is taken
+up from. A run is its weights and then its record, each renamed into place whole; a record carries its key and the
+digest of its weights, and one that does not match is trained again. Weights may be dropped once a run is evaluated:
+the record then stands on its evaluations.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
 import xxhash
 
 from olmix.errors import OlmixError
@@ -28,8 +30,22 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _digest_of(key: str, task: str, score: Mapping[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(f"{key}{task}".encode() + canonical_json(dict(score)))
+def evaluations_to_bytes(key: str, scores: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """What was measured of a run, by the identity of the task, with a digest that binds it to the run."""
+    content = {"run": key, "tasks": {task: dict(score) for task, score in sorted(scores.items())}}
+    return canonical_json({**content, "digest": xxhash.xxh3_128_hexdigest(canonical_json(content))})
+
+
+def evaluations_from_bytes(key: str, content: bytes) -> dict[str, dict[str, Any]]:
+    """Scores by the identity of the task; none when they are of another run or damaged."""
+    try:
+        entry = orjson.loads(content)
+        if entry["run"] == key and evaluations_to_bytes(key, entry["tasks"]) == content:
+            scores: dict[str, dict[str, Any]] = entry["tasks"]
+            return scores
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError):
+        pass  # another run's, another hand's, or damaged: it is evaluated again
+    return {}
 
 
 class Journal:
@@ -40,52 +56,72 @@ class Journal:
 
     def sweep(self) -> None:
         """Remove what killed writers left half-written."""
-        for kept in ("runs", "evaluations"):
-            sweep(self.folder / kept)
+        sweep(self.folder)
+
+    def record_path(self, key: str) -> Path:
+        """Where a run's record is."""
+        return self.folder / "runs" / f"{key}.json"
 
     def weights_path(self, key: str) -> Path:
         """Where a run's weights are."""
         return self.folder / "runs" / f"{key}.safetensors"
 
-    def _record_path(self, key: str) -> Path:
-        return self.folder / "runs" / f"{key}.json"
+    def checkpoint_path(self, key: str) -> Path:
+        """Where a run that is under way keeps its checkpoint."""
+        return self.folder / "checkpoints" / f"{key}.safetensors"
 
-    def find_run(self, key: str) -> dict[str, Any] | None:
-        """The record of a finished run, or None when there is none or it is damaged."""
-        weights = self.weights_path(key)
+    def task_path(self, identity: str) -> Path:
+        """Where a task lies as proxies read it."""
+        return self.folder / "tasks" / f"{identity}.npz"
+
+    def find_run(self, key: str, with_weights: bool = True) -> dict[str, Any] | None:
+        """The record of a finished run, or None when there is none or it is damaged.
+
+        `with_weights` asks for its weights; else evaluations stand for weights that were dropped.
+        """
+        record = self._record(key)
+        if record is None:
+            return None
+        if not with_weights and not self.weights_path(key).exists():
+            return record if self.find_evaluations(key) else None
         try:
-            record: dict[str, Any] = read_json(self._record_path(key))
-            if record["key"] == key and record["weights_digest"] == file_digest(weights):
-                return record
-        except (OlmixError, OSError, KeyError, TypeError):
-            pass  # absent, half-written by another hand, or corrupted: the run is trained again
-        return None
+            return record if record["weights_digest"] == file_digest(self.weights_path(key)) else None
+        except OSError:
+            return None
+
+    def _record(self, key: str) -> dict[str, Any] | None:
+        try:
+            record: dict[str, Any] = read_json(self.record_path(key))
+            return record if record["key"] == key and isinstance(record["weights_digest"], str) else None
+        except (OlmixError, KeyError, TypeError):
+            return None  # absent, half-written by another hand, or corrupted: the run is trained again
 
     def finish_run(self, key: str, record: Mapping[str, Any]) -> None:
         """Record a run whose weights are already in place."""
-        write_json(
-            self._record_path(key),
-            {**record, "key": key, "weights_digest": file_digest(self.weights_path(key))},
-        )
+        digest = file_digest(self.weights_path(key))
+        write_json(self.record_path(key), {**record, "key": key, "weights_digest": digest})
 
-    def _evaluation_path(self, key: str, task: str) -> Path:
-        return self.folder / "evaluations" / key / f"{task}.json"
+    def adopt_run(self, key: str, record: bytes, weights: bytes | None) -> None:
+        """Take a run in that was trained elsewhere; whether it is whole is seen when it is looked for."""
+        if weights is not None:
+            write_bytes(self.weights_path(key), weights)
+        write_bytes(self.record_path(key), record)
 
-    def find_evaluation(self, key: str, task: str) -> dict[str, Any] | None:
-        """What was measured for a run on the task (and tokeniser) with digest `task`, or None."""
+    def drop_weights(self, key: str) -> None:
+        """Let a run's weights go; its record stays."""
+        self.weights_path(key).unlink(missing_ok=True)
+
+    def evaluations_path(self, key: str) -> Path:
+        """Where what was measured of a run is."""
+        return self.folder / "evaluations" / f"{key}.json"
+
+    def find_evaluations(self, key: str) -> dict[str, dict[str, Any]]:
+        """What was measured of a run, by the identity of the task."""
         try:
-            score: dict[str, Any] = read_json(self._evaluation_path(key, task))
-        except OlmixError:
-            return None
-        if not isinstance(score, dict) or score.pop("digest", None) != _digest_of(key, task, score):
-            return None  # another run's, another task's, or damaged: it is evaluated again
-        return score
+            return evaluations_from_bytes(key, self.evaluations_path(key).read_bytes())
+        except OSError:
+            return {}
 
-    def store_evaluation(self, key: str, task: str, score: Mapping[str, Any]) -> None:
-        """Keep what was measured for a run on a task."""
-        write_json(self._evaluation_path(key, task), {**score, "digest": _digest_of(key, task, score)})
-
-    def publish(self, key: str, record: Mapping[str, Any], folder: Path) -> None:
-        """Write a run's record and a copy of its weights to an output folder."""
-        write_bytes(folder / f"{key}.safetensors", self.weights_path(key).read_bytes())
-        write_json(folder / f"{key}.json", dict(record))
+    def store_evaluations(self, key: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what was measured of a run, beside what is kept already."""
+        write_bytes(self.evaluations_path(key), evaluations_to_bytes(key, {**self.find_evaluations(key), **scores}))

@@ -19,6 +19,8 @@ from olmix.core.quantise import largest_remainder
 from olmix.data.tokensets import TokenSet
 from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 
+INPUTS = ("version", "recipe", "seed", "counts")
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -37,25 +39,34 @@ class RunSpec:
         return tuple(sorted(names, key=lambda name: (self.sets[name].identity, name)))
 
     @property
-    def key(self) -> str:
-        """32 hexadecimal digits; equal keys are equal results."""
+    def content(self) -> bytes:
+        """All that decides the result, as canonical bytes."""
+        return content_of(self.inputs)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that decides the result: it stands in the run's record."""
         counts: dict[str, int] = {}
         for name in self.used:  # one content under two names is read as one
             identity = self.sets[name].identity
             counts[identity] = counts.get(identity, 0) + self.counts[name]
-        content = {
-            "version": RECIPE_VERSION,
-            "recipe": asdict(self.recipe),
-            "seed": self.seed,
-            "counts": counts,
-        }
-        return xxhash.xxh3_128_hexdigest(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+        return {"version": RECIPE_VERSION, "recipe": asdict(self.recipe), "seed": self.seed, "counts": counts}
+
+    @property
+    def key(self) -> str:
+        """32 hexadecimal digits; equal keys are equal results."""
+        return xxhash.xxh3_128_hexdigest(self.content)
 
     @property
     def weights(self) -> dict[str, float]:
         """Realised weights: counts of sequences over their sum."""
         total = sum(self.counts.values())
         return {name: count / total for name, count in sorted(self.counts.items())}
+
+
+def content_of(record: Mapping[str, Any]) -> bytes:
+    """What a run was made from, out of its record, as the canonical bytes that its key is the digest of."""
+    return orjson.dumps({name: record[name] for name in INPUTS}, option=orjson.OPT_SORT_KEYS)
 
 
 def spec_for(
@@ -76,8 +87,11 @@ def published(
     as they stand. `runs` are all runs of the swarm that come to these very sequences, `run` the first of them.
     """
     repetition = {name: spec.counts[name] / spec.sets[name].rows for name in sorted(spec.used)}
+    curves = measured["set_curves"]
+    named = {name: curves[spec.sets[name].identity] for name in sorted(spec.used)}
     return {
-        **measured,
+        **{name: value for name, value in measured.items() if name not in ("set_curves", "counts")},
+        "domain_curves": named,
         "run": spec.name,
         "runs": list(names),
         "weights": spec.weights,

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from olmix.data.tokenizer import Tokens
 from olmix.data.tokensets import TokenSet, identity_of, read_tokens, rows_of
 from olmix.errors import DataError
-from olmix.runs.journal import Journal
+from olmix.runs.evaluation_job import adopt_evaluations, evaluations_entry
+from olmix.runs.job import Setup
+from olmix.runs.journal import JOURNAL, Journal
 from olmix.runs.record import RunSpec
+from olmix.runs.sharing import Candidate, Entry
+
+
+def run_entry(key: str, content: bytes, with_weights: bool) -> Entry:
+    """What a shared cache knows a run by: made from `content`, it left a record and, where they are kept, weights."""
+    kinds = ("json", "safetensors") if with_weights else ("json",)
+    return Entry(
+        command=f"olmix run {key}",
+        input_path=f"{JOURNAL}/runs/{key}.spec.json",
+        input=content,
+        outputs=tuple(f"{JOURNAL}/runs/{key}.{kind}" for kind in kinds),
+    )
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Trains `spec`; the result is the run's record, without the names of this pipeline."""
+    """Trains `spec`; the result is the run's record, without the names of this pipeline.
+
+    Without `keep_weights` a run whose weights were dropped after its evaluation counts as done, and nothing is shared
+    before that evaluation: a record alone is no evidence.
+    """
 
     spec: RunSpec
+    keep_weights: bool = True
 
     @property
     def key(self) -> str:
@@ -34,32 +54,68 @@ class TrainingJob:
         """Tokens that the run trains on."""
         return self.spec.recipe.sequences * self.spec.recipe.sequence_length
 
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The token sets that the run reads."""
+        return tuple(self.spec.sets[name].path for name in self.spec.used)
+
+    @property
+    def entry(self) -> Entry:
+        """The run's record, and its weights where they are kept."""
+        return run_entry(self.key, self.spec.content, self.keep_weights)
+
+    @property
+    def sought(self) -> tuple[Entry, ...]:
+        """The run, and what was measured of it where that stands for its weights."""
+        return (self.entry,) if self.keep_weights else (self.entry, evaluations_entry(self.key))
+
+    @property
+    def stores(self) -> bool:
+        """Runs with weights are shared at once, others when they are evaluated."""
+        return self.keep_weights
+
     def find(self, journal: Journal) -> dict[str, Any] | None:
         """The run's record."""
-        return journal.find_run(self.key)
+        return journal.find_run(self.key, with_weights=self.keep_weights)
 
-    def run(self, journal: Journal, device: str, progress: Callable[[int], None]) -> None:
+    def adopt(self, journal: Journal, found: Mapping[Entry, Sequence[Candidate]]) -> None:
+        """Take the first candidate that is this run and whole."""
+        if not self.keep_weights:
+            adopt_evaluations(self.key, journal, found)
+        record_path, *weights_path = self.entry.outputs
+        for candidate in found.get(self.entry, ()):
+            weights = candidate[weights_path[0]].read_bytes() if weights_path else None
+            journal.adopt_run(self.key, candidate[record_path].read_bytes(), weights)
+            if self.find(journal) is not None:
+                return
+
+    def run(self, journal: Journal, setup: Setup, progress: Callable[[int], None]) -> None:
         """Train; raises TrainingError when the loss diverges and DataError when a token set is not what was planned."""
-        from olmix.proxy.training import save_weights, train
+        from olmix.proxy.training import Checkpoint, save_weights, train
 
         spec, names = self.spec, self.spec.used
+        checkpoint = Checkpoint(journal.checkpoint_path(spec.key), spec.key, setup.checkpoint_seconds)
         trained = train(
             spec.recipe,
             [_rows(spec.sets[name], spec.recipe.sequence_length) for name in names],
             [spec.sets[name].identity for name in names],
             [spec.counts[name] for name in names],
             spec.seed,
-            device=device,
+            device=setup.device,
             on_progress=progress,
+            checkpoint=checkpoint,
         )
         save_weights(trained.weights, journal.weights_path(spec.key))
         record = {
-            "seed": spec.seed,
+            **spec.inputs,
             "tokens": self.tokens,
-            "recipe": asdict(spec.recipe),
             "curve": [[step, loss] for step, loss in trained.curve],
+            "set_curves": {
+                identity: [[step, loss] for step, loss in curve] for identity, curve in trained.set_curves.items()
+            },
         }
         journal.finish_run(spec.key, record)
+        checkpoint.clear()
 
 
 def _rows(token_set: TokenSet, sequence_length: int) -> Tokens:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.sharedctypes import Synchronized
-from typing import TYPE_CHECKING
 
+from olmix.runs.job import Job, Setup
 from olmix.runs.journal import Journal
-
-if TYPE_CHECKING:
-    from olmix.runs.engine import Job
 
 
 class Stopped(Exception):  # noqa: N818  # no error: the driver asked for it
@@ -23,24 +20,30 @@ class _Shared:
     parent: int = 0
     tokens: Synchronized[int] | None = None
     stop: Synchronized[bool] | None = None
+    device: str | None = None  # the GPU that is this process's own
 
 
 _shared = _Shared()
 
 
-def start_worker(tokens: Synchronized[int], stop: Synchronized[bool]) -> None:
-    """Set a process up: one thread, and the driver alone answers an interrupt."""
+def start_worker(tokens: Synchronized[int], stop: Synchronized[bool], taken: Synchronized[int], gpus: int) -> None:
+    """Set a process up: one thread, the next of `gpus` GPUs if there are any, and the driver alone answers an
+    interrupt. `taken` counts the processes that were set up."""
     from olmix.proxy.training import single_thread  # torch, which the driver does not need
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The parent is the fork server, which ends when the driver does.
     _shared.parent, _shared.tokens, _shared.stop = os.getppid(), tokens, stop
+    if gpus:
+        with taken.get_lock():
+            _shared.device = f"cuda:{taken.value % gpus}"
+            taken.value += 1
     single_thread()
 
 
-def do(job: Job, journal: Journal, device: str) -> None:
+def do(job: Job, journal: Journal, setup: Setup) -> None:
     """Do one job."""
-    job.run(journal, device, _progress)
+    job.run(journal, replace(setup, device=_shared.device or setup.device), _progress)
 
 
 def _progress(tokens: int) -> None:

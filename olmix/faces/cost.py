@@ -1,0 +1,143 @@
+"""What a plan costs: floating-point operations, hours at a known speed, and the runs that are at hand already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from olmix.core.plan import Plan
+from olmix.core.virtual import VIRTUAL
+from olmix.data.manifest import TOKENS
+from olmix.data.tokenizer import Tokens
+from olmix.data.tokensets import TokenSet, draw_virtual, identity_of, row_count
+from olmix.errors import OlmixError
+from olmix.faces.config import Params
+from olmix.faces.runtime import Runtime
+from olmix.files import read_json, write_json
+from olmix.outputs.collapsed import token_sets
+from olmix.outputs.proxies import swarm_specs
+from olmix.outputs.swarm_file import make_swarm
+from olmix.pipeline import RunCache
+from olmix.proxy.recipe import Recipe
+from olmix.runs.engine import Outcome
+from olmix.runs.journal import JOURNAL, Journal
+from olmix.runs.training_job import TrainingJob
+
+SPEED = JOURNAL / "speed.json"
+# Token sets of more bytes than this are not read only to say which runs are at hand.
+READ_AT_MOST = 4 << 30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Training FLOPs of one run, attention and head included; FLOP/s of all workers together and whose speed that is
+    (None where nobody knows); and runs of the swarm that the journal or the local cache holds (None when that would
+    take reading too much, or the tokens are not there)."""
+
+    flops: int
+    flops_per_second: float | None = None
+    measured: bool = False
+    at_hand: int | None = None
+
+    def hours(self, runs: int) -> float | None:
+        """Hours that `runs` runs take."""
+        return runs * self.flops / self.flops_per_second / 3600 if self.flops_per_second else None
+
+    def to_json(self, runs: int, runs_without_reuse: int, validation_runs: int) -> dict[str, Any]:
+        """FLOPs and hours of the swarm, of one without reuse, and of the validation."""
+        counts = {"swarm": runs, "without_reuse": runs_without_reuse, "validation": validation_runs}
+        return {
+            "flops_per_run": self.flops,
+            "flops": {name: count * self.flops for name, count in counts.items()},
+            "flops_per_second": self.flops_per_second,
+            "hours": {name: self.hours(count) for name, count in counts.items()},
+            "runs_at_hand": self.at_hand,
+        }
+
+    def to_text(self, runs: int, runs_without_reuse: int, validation_runs: int) -> str:
+        """One line for a terminal."""
+        left = runs - (self.at_hand or 0)
+        flops = (
+            f"Compute: {_flops(left * self.flops)} to train the swarm ({_flops(runs_without_reuse * self.flops)} "
+            f"without reuse), up to {_flops(validation_runs * self.flops)} to validate"
+        )
+        if not self.flops_per_second:
+            return flops
+        hours = " + ".join(_duration(self.hours(count) or 0.0) for count in (left, validation_runs))
+        without = _duration(self.hours(runs_without_reuse) or 0.0)
+        whose = "the last swarm's speed" if self.measured else "runtime.yaml's speed"
+        return f"{flops}\nTime: {hours} (swarm without reuse {without}), at {_flops(self.flops_per_second)}/s, {whose}"
+
+
+def _flops(count: float) -> str:
+    for unit in ("", "k", "M", "G", "T", "P", "E", "Z"):
+        if count < 1000 or unit == "Z":
+            return f"{count:.3g} {unit}FLOP"
+        count /= 1000
+    raise AssertionError
+
+
+def _duration(hours: float) -> str:
+    seconds = hours * 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{hours:.1f} h"
+
+
+def cost_of(runtime: Runtime, recipe: Recipe, at_hand: int | None) -> Cost:
+    """The cost of a plan's runs at the speed that runtime.yaml gives, or the last swarm showed."""
+    if runtime.flops_per_second is not None:
+        return Cost(recipe.flops, float(runtime.flops_per_second), False, at_hand)
+    speed = _speeds().get(_place(runtime))
+    return Cost(recipe.flops, speed, speed is not None, at_hand)
+
+
+def remember_speed(jobs: Sequence[TrainingJob], outcome: Outcome, seconds: float, runtime: Runtime) -> None:
+    """Note the FLOP/s of a swarm that was trained here, for the next plan."""
+    flops = sum({job.key: job.spec.recipe.flops for job in jobs if job.key in outcome.done_keys}.values())
+    if flops and seconds > 0:
+        write_json(SPEED, {**_speeds(), _place(runtime): flops / seconds})
+
+
+def _place(runtime: Runtime) -> str:
+    return f"{runtime.engine}, device {runtime.device}, workers {runtime.workers}"
+
+
+def _speeds() -> dict[str, float]:
+    try:
+        content = read_json(SPEED) if SPEED.exists() else {}
+    except OlmixError:
+        return {}  # a note, no evidence: a damaged one is written anew
+    return {name: float(value) for name, value in content.items()} if isinstance(content, dict) else {}
+
+
+def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[str, Tokens]) -> int | None:
+    """How many runs of the plan's swarm the journal or the local run-cache holds.
+
+    `samples` are the token samples of domains whose `build/tokens/` is not what it will be. None when a member of the
+    virtual domain is among them or a sample is missing.
+    """
+    journal, scale = Journal(), params.scale(recipe)
+    needed = [*plan.affected, *plan.space.members]
+    files = [TOKENS / f"{name}.npy" for name in needed if name not in samples]
+    if set(samples) & set(plan.space.members) or not all(path.exists() for path in files):
+        return None
+    if sum(path.stat().st_size for path in files) > READ_AT_MOST:
+        return None
+    sets = token_sets(plan, recipe.sequence_length, scale, [n for n in needed if n not in samples])
+    for name, tokens in samples.items():
+        if scale is not None:
+            tokens = tokens[: scale.rows(plan.dataset.domains[name].tokens) * recipe.sequence_length + 1]  # noqa: PLW2901
+        rows = row_count(tokens, recipe.sequence_length)
+        sets[name] = TokenSet(name, TOKENS / f"{name}.npy", identity_of(tokens), rows)
+    if plan.space.members:
+        drawn = draw_virtual(plan.space.members, sets, recipe.sequence_length, recipe.sequences)
+        sets[VIRTUAL] = TokenSet(VIRTUAL, TOKENS, identity_of(drawn), len(drawn))
+    swarm = make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
+    specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
+    jobs = {spec.key: TrainingJob(spec, params.proxy.keep_weights) for spec in specs}
+    missing = {key: job for key, job in jobs.items() if job.find(journal) is None}
+    held = RunCache(lambda _: None).held([job.entry for job in missing.values()])
+    gone = {key for key, job in missing.items() if job.entry not in held}
+    return sum(spec.key not in gone for spec in specs)

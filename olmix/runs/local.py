@@ -1,0 +1,103 @@
+"""The local engine: processes of this machine, one thread each, or one GPU each where there are GPUs.
+
+A process a core with one thread is the fastest way to run small proxies on a CPU. A worker that dies takes only its
+own job with it: the pool is made again for what is missing. Nothing goes on when the driver is gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from ctypes import c_bool, c_int64
+from types import TracebackType
+from typing import Self
+
+from olmix.errors import TrainingError
+from olmix.runs.engine import Ending
+from olmix.runs.job import Job, Setup
+from olmix.runs.journal import Journal
+from olmix.runs.worker import do, start_worker
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+class LocalEngine:
+    """`workers` processes; on a device named `cuda` each takes one of `gpus` in turn."""
+
+    patience = 3
+    advice = "lower runtime.yaml: workers if memory is short"
+
+    def __init__(self, journal: Journal, setup: Setup, workers: int, gpus: int = 0) -> None:
+        self._journal = journal
+        self._setup = setup
+        self._workers = workers
+        self._gpus = gpus
+        # The fork server imports torch once for all workers, and has neither threads nor locks when it forks.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["olmix.proxy.training", "olmix.proxy.evaluation"])
+        self._tokens = self._context.Value(c_int64, 0)
+        self._stop = self._context.Value(c_bool, False)
+        self._pool: ProcessPoolExecutor | None = None
+        self._futures: dict[Future[None], str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._stop.value = True  # workers see it at their next step; what they had finished is in the journal
+        self._close()
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Queue `jobs` for the pool, made anew when it has broken."""
+        if self._pool is None:
+            taken = self._context.Value(c_int64, 0)
+            self._pool = ProcessPoolExecutor(
+                min(self._workers, len(jobs)),
+                self._context,
+                start_worker,
+                (self._tokens, self._stop, taken, self._gpus),
+            )
+        for job in jobs:
+            self._futures[self._pool.submit(do, job, self._journal, self._setup)] = job.key
+
+    def endings(self, seconds: float) -> list[Ending]:
+        """What came of jobs; all that were in a pool that has broken are lost."""
+        done, _ = wait(self._futures, timeout=seconds, return_when=FIRST_COMPLETED)
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+            done, _ = wait(self._futures)  # a broken pool breaks all of its futures at once
+            self._close()
+        return [_ending(self._futures.pop(future), future) for future in done]
+
+    def tokens(self) -> int:
+        """Tokens done, told by workers step by step."""
+        return int(self._tokens.value)
+
+    def interrupt(self) -> str:
+        """Tell the workers to stop; nothing goes on."""
+        self._stop.value = True
+        return ""
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def _ending(key: str, future: Future[None]) -> Ending:
+    error = future.exception()
+    if error is None:
+        return Ending(key, "done")
+    if isinstance(error, TrainingError):
+        return Ending(key, "failed", str(error))
+    if isinstance(error, BrokenProcessPool):
+        return Ending(key, "lost", "its process died")
+    raise error

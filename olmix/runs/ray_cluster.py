@@ -1,0 +1,284 @@
+"""The Ray engine: jobs as tasks of a Ray of this machine's own, or of a cluster that runs already.
+
+Nothing is shared but Ray itself. What a job reads is put into Ray's object store once a file and laid out on a node
+once a content; what a job leaves in its journal comes home as bytes and is written into the project's journal by the
+driver alone, weights before records. A run that is given out again on the node where it died goes on from its
+checkpoint there.
+
+What that gives up: a result goes through the driver's memory, and tasks end with their driver: what had come home is
+kept, and when the driver is killed they end 2 s later (a Ray of its own within a minute). Ray moves values between
+processes in its own way, which is pickle: whoever can reach a cluster can run code on it. On two
+cores, starting a Ray of one's own took 4 s and ending it 1.4 s, joining a cluster 2 s, the first run of a worker 2 s
+(torch is imported), and every run 6 to 10 ms more than with processes of this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import xxhash
+
+import olmix
+from olmix.errors import ConfigError, DataError, TrainingError
+from olmix.files import write_bytes
+from olmix.runs.engine import Ending
+from olmix.runs.job import Job, Setup
+from olmix.runs.journal import JOURNAL, Journal
+from olmix.runs.local import cores
+from olmix.runs.ray_connection import connect, import_ray, one_line
+from olmix.runs.ray_node import METER_SECONDS, Input, Meter, Parcel, Returned, do, tidy
+
+# How long a cluster may be without a node that is large enough: one that grows needs minutes for its first.
+ROOM_SECONDS = 600.0
+ROOM_POLL_SECONDS = 5.0
+TIDY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """Where the Ray is (None: one of this machine, started and ended with the engine; else `auto` or `host:port`, and
+    this machine one of its nodes), and the CPUs and GPUs that one run is given.
+
+    Raises ConfigError for shares that Ray does not give.
+    """
+
+    address: str | None = None
+    cpus: float = 1
+    gpus: float = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.cpus) and self.cpus > 0):
+            raise ConfigError(f"runtime.yaml: ray: cpus: {self.cpus:g} is no share for a run; write a number above 0")
+        if not (math.isfinite(self.gpus) and self.gpus >= 0 and (self.gpus < 1 or float(self.gpus).is_integer())):
+            raise ConfigError(
+                f"runtime.yaml: ray: gpus: {self.gpus:g} is no share for a run; write a part of 1, or 0, 1, 2, ..."
+            )
+
+
+class RayEngine:
+    """At most `workers` runs at once on the Ray of `settings`, or as many as it has room for.
+
+    Ray shows each run its own GPU, and a process that had one ends with its run, so the device is `cuda` by itself.
+    """
+
+    patience = 3
+    advice = "give a run more with runtime.yaml: ray: cpus, or lower runtime.yaml: workers, if memory is short"
+
+    def __init__(self, journal: Journal, setup: Setup, settings: RaySettings, workers: int | None = None) -> None:
+        if setup.device.startswith("cuda") and (setup.device != "cuda" or not settings.gpus):
+            raise ConfigError(
+                f"runtime.yaml: device {setup.device} with ray: gpus: {settings.gpus:g}: Ray gives a run its GPU; "
+                "write device: cuda and the gpus of one run"
+            )
+        self._ray = import_ray()
+        self._journal = journal
+        self._setup = setup
+        self._settings = settings
+        self._workers = workers
+        self._queue: deque[Job] = deque()
+        self._running: dict[Any, Job] = {}  # by the reference of its result
+        self._sent: dict[Path, Input] = {}
+        self._readers: Counter[Path] = Counter()
+        self._ended_tokens = 0
+        self._told: dict[str, int] = {}
+        self._asked_at = -math.inf
+        self._answer: Any = None
+        self._room = 0
+        self._room_at = self._fitting_at = -math.inf
+
+    def __enter__(self) -> Self:
+        ray, settings = self._ray, self._settings
+        connect(ray, settings.address, max(cores(), math.ceil((self._workers or 0) * settings.cpus)))
+        try:
+            self._fitting_at = time.monotonic()
+            # A task that dies is given out again by the driver, which counts how often.
+            self._do = ray.remote(num_cpus=settings.cpus, num_gpus=settings.gpus, max_retries=0)(do)
+            home = ray.get_runtime_context().get_node_id()
+            meter = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=_on_node(home, soft=True))(Meter)
+            self._meter = meter.remote()
+        except BaseException:
+            ray.shutdown()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._tidy()
+            else:
+                self._cancel()
+        finally:
+            self._ray.shutdown()  # ends a Ray of our own, leaves another's
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Queue `jobs`; raises DataError when a file that one of them reads is not there."""
+        for job in jobs:
+            self._queue.append(job)
+            self._readers.update(set(job.inputs))
+        self._fill()
+
+    def endings(self, seconds: float) -> list[Ending]:
+        """What came of jobs, those that are done with their files in the journal."""
+        self._fill()
+        self._require_room()
+        waited = list(self._running)
+        ready, _ = self._ray.wait(waited, timeout=seconds) if waited else ([], [])
+        if ready:
+            ready, _ = self._ray.wait(waited, num_returns=len(waited), timeout=0)
+        endings, errors = [], []
+        for reference in ready:
+            try:
+                endings.append(self._ending(reference))
+            except Exception as error:  # the others' results come home first
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return endings
+
+    def tokens(self) -> int:
+        """Tokens done: exact for jobs that have ended, a second or two old for those under way."""
+        now = time.monotonic()
+        if self._answer is None and now - self._asked_at >= METER_SECONDS:
+            self._answer, self._asked_at = self._meter.read.remote(), now
+        elif self._answer is not None and self._ray.wait([self._answer], timeout=0)[0]:
+            under_way = {job.key for job in self._running.values()}
+            with contextlib.suppress(self._ray.exceptions.RayError):  # a meter that died starts again, and tells then
+                told = self._ray.get(self._answer)
+                self._told.update({key: tokens for key, tokens in told.items() if key in under_way})
+            self._answer = None
+        return self._ended_tokens + sum(self._told.values())
+
+    def interrupt(self) -> str:
+        """End what runs; nothing goes on."""
+        self._cancel()
+        return ""
+
+    def _cancel(self) -> None:
+        self._queue.clear()
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+
+    def _fill(self) -> None:
+        while self._queue and len(self._running) < self._limit():
+            job = self._queue.popleft()
+            self._running[self._do.remote(olmix.__version__, self._parcel(job), self._meter)] = job
+
+    def _limit(self) -> int:
+        # Twice the room, so that no worker waits for the driver and a cluster that can grow sees why it should.
+        return self._workers or max(1, 2 * self._count_room())
+
+    def _count_room(self) -> int:
+        """Runs that fit on the cluster at once, counted every few seconds: nodes come and go."""
+        if time.monotonic() - self._room_at >= ROOM_POLL_SECONDS:
+            asked = {"CPU": self._settings.cpus, "GPU": self._settings.gpus}
+            self._room = sum(
+                int(min(node["Resources"].get(kind, 0.0) / share for kind, share in asked.items() if share))
+                for node in self._nodes()
+            )
+            self._room_at = time.monotonic()
+        return self._room
+
+    def _require_room(self) -> None:
+        now = time.monotonic()
+        where = self._settings.address
+        if self._count_room():
+            self._fitting_at = now
+        elif where is None or now - self._fitting_at >= ROOM_SECONDS:
+            nodes = "; ".join(sorted({_size(node["Resources"]) for node in self._nodes()})) or "none at all"
+            raise TrainingError(
+                f"the Ray {f'cluster at {where}' if where else 'of this machine'} has no node for a run of "
+                f"{self._settings.cpus:g} CPUs and {self._settings.gpus:g} GPUs (its nodes: {nodes}); "
+                "change runtime.yaml: ray or the cluster, then run dvc repro again"
+            )
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+    def _parcel(self, job: Job) -> Parcel:
+        inputs = []
+        for path in job.inputs:
+            if path not in self._sent:
+                self._sent[path] = self._send(path, path)
+            inputs.append(self._sent[path])
+        # A run's evaluations are one file: what was measured goes along, and comes home with what is new.
+        known = self._journal.evaluations_path(job.key)
+        if known.exists():
+            inputs.append(self._send(known, JOURNAL / known.relative_to(self._journal.folder)))
+        return Parcel(job, self._setup, tuple(inputs))
+
+    def _send(self, source: Path, target: Path) -> Input:
+        if target.is_absolute() or ".." in target.parts:
+            raise DataError(f"{target}: lies outside the project; a worker of Ray is sent files of the project alone")
+        try:
+            content = np.fromfile(source, dtype=np.uint8)  # an array is read from the store in place, bytes are copied
+        except FileNotFoundError:
+            raise DataError(f"{source}: no such file, and a run reads it; run dvc repro again") from None
+        return Input(target, xxhash.xxh3_128_hexdigest(content.data), self._ray.put(content))
+
+    def _ending(self, reference: Any) -> Ending:
+        job = self._running.pop(reference)
+        told = self._told.pop(job.key, 0)
+        for path in set(job.inputs):
+            self._readers[path] -= 1
+            if not self._readers[path]:
+                self._sent.pop(path, None)  # its memory on the cluster is free when no job reads it any more
+        errors = self._ray.exceptions
+        try:
+            returned: Returned = self._ray.get(reference)
+        except errors.RayTaskError as error:
+            raise _told_by_ray(error) from error
+        except errors.RayError as error:
+            self._ended_tokens += told
+            return Ending(job.key, "lost", one_line(error))
+        self._ended_tokens += returned.tokens
+        if isinstance(returned.error, TrainingError):
+            return Ending(job.key, "failed", str(returned.error))
+        if returned.error is not None:
+            raise returned.error
+        for path in sorted(returned.files, key=lambda path: (path.suffix == ".json", path)):  # records last
+            write_bytes(self._journal.folder / path, returned.files[path])
+        return Ending(job.key, "done")
+
+    def _tidy(self) -> None:
+        """Remove from every node what no job there reads any more."""
+        tidied = [
+            self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=_on_node(node["NodeID"]))(tidy).remote()
+            for node in self._nodes()
+        ]
+        self._ray.wait(tidied, num_returns=len(tidied), timeout=TIDY_SECONDS)
+
+
+def _told_by_ray(error: Any) -> Exception:
+    """What a task raised itself; a node that could not even load it has no olmix, or another one."""
+    cause = error.cause if isinstance(error.cause, Exception) else error
+    if "olmix" in str(cause) and ("No module named" in str(cause) or isinstance(cause, ImportError)):
+        return ConfigError(
+            f"runtime.yaml: ray: a node has no olmix like this one ({_last_line(cause)}); "
+            f"install olmix {olmix.__version__} on every node"
+        )
+    return cause
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+def _on_node(node: str, soft: bool = False) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=soft)
+
+
+def _size(resources: dict[str, float]) -> str:
+    return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"

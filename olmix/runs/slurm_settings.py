@@ -1,0 +1,61 @@
+"""What every job asks of a cluster, checked before it becomes a line of a batch script."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+
+from olmix.errors import ConfigError
+
+# Options that decide what a job is or how sbatch answers; sbatch also takes them abbreviated.
+OURS = ("array", "chdir", "error", "job-name", "nodes", "ntasks", "output", "parsable", "test-only", "wait", "wrap")
+
+
+@dataclass(frozen=True)
+class SlurmSettings:
+    """What every job asks of the cluster.
+
+    `partition` and `memory` (as `8G`) are the cluster's own unless given; `gpus` and `cpus` are those of one job,
+    `minutes` its time limit. `array` is the largest job array, which the cluster may lower. `sbatch` holds lines as
+    they stand after `#SBATCH `; `python` is the command that starts Python on a node, this Python unless given.
+    """
+
+    partition: str | None = None
+    gpus: int = 0
+    cpus: int = 1
+    memory: str | None = None
+    minutes: int = 720
+    array: int = 1000
+    sbatch: tuple[str, ...] = ()
+    python: str | None = None
+
+    def validate(self) -> None:
+        """Raise ConfigError with the key when a value cannot be, or could end a line of the batch script."""
+        for name, least in (("gpus", 0), ("cpus", 1), ("minutes", 1), ("array", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise ConfigError(f"runtime.yaml: slurm.{name} is {value}; the least is {least}")
+        if self.partition is not None and not re.fullmatch(r"[\w.,-]+", self.partition):
+            raise ConfigError(f"runtime.yaml: slurm.partition: {self.partition!r} is no name of partitions")
+        if self.memory is not None and not re.fullmatch(r"[0-9]+[KMGT]?", self.memory):
+            raise ConfigError(f"runtime.yaml: slurm.memory: {self.memory!r} is no amount; write it as 8G")
+        for line in self.sbatch:
+            option = re.match(r"--([a-z][a-z0-9-]*)", line)
+            if option is None or not line.isprintable():
+                raise ConfigError(f"runtime.yaml: slurm.sbatch: {line!r} must be one line that starts with --option")
+            if any(ours.startswith(option[1]) for ours in OURS):
+                raise ConfigError(f"runtime.yaml: slurm.sbatch: --{option[1]} is set by olmix; take it out")
+        if self.python is not None:
+            self.command()
+
+    def command(self) -> str:
+        """The command that starts Python, quoted for a shell."""
+        try:
+            words = [sys.executable] if self.python is None else shlex.split(self.python)
+        except ValueError as error:
+            raise ConfigError(f"runtime.yaml: slurm.python: {self.python!r}: {error}") from None
+        if not words or not all(word.isprintable() for word in words):
+            raise ConfigError(f"runtime.yaml: slurm.python: {self.python!r} is no command")
+        return shlex.join(words)
