@@ -11,7 +11,6 @@ import yaml
 
 from olmix.errors import ConfigError
 from olmix.faces.config import PARAMS, Params, check, load_params, parse_count
-from olmix.faces.runtime import RUNTIME, Runtime, load_runtime
 from olmix.files import inside, read_yaml
 
 REPOSITORY = Path(__file__).parent.parent
@@ -128,28 +127,6 @@ def test_broken_and_hostile_yaml(
     with pytest.raises(ConfigError, match=message) as error:
         load_params()
     assert "\n" not in str(error.value)
-
-
-def test_runtime_has_defaults_and_refuses_unknown_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert load_runtime() == Runtime()
-    RUNTIME.write_text("worker: 3\n")
-    with pytest.raises(ConfigError, match=r"runtime\.yaml: worker: unknown key; did you mean workers\?"):
-        load_runtime()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("workers: 0\n", "workers: write auto, or a whole number"), ("device: nonsense\n", "device: string should match")],
-)
-def test_bad_runtime_is_one_line(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    RUNTIME.write_text(text)
-    with pytest.raises(ConfigError, match=f"runtime.yaml: {message}") as error:
-        load_runtime()
-    assert "\n" not in str(error.value)
-    RUNTIME.write_text("# nothing set\n")
-    assert load_runtime() == Runtime()
 
 
 def test_no_project_here_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

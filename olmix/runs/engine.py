@@ -98,7 +98,8 @@ def run_jobs(
 ) -> Outcome:
     """Do what neither the journal nor the shared cache holds, on the engine that `open_engine` opens for so many jobs.
 
-    `check` sees the jobs that are to be done before any is, and may refuse them. Raises the first error that is not a job's own, TrainingError when workers keep dying, and Interrupted.
+    `check` sees the jobs that are to be done before any is, and may refuse them. Raises the first error that is not a
+    job's own, TrainingError when workers keep dying, and Interrupted.
     """
     shared = shared or Unshared()
     journal.sweep()

@@ -1,0 +1,98 @@
+"""runtime.yaml names an engine, and no engine, worker or device in it changes a byte of what is trained."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from olmix.errors import ConfigError
+from olmix.faces import runtime as runtime_module
+from olmix.faces.runtime import RUNTIME, Runtime, load_runtime
+from olmix.runs.journal import Journal
+from olmix.runs.local import LocalEngine, cores
+from olmix.runs.ray_cluster import RayEngine
+from olmix.runs.slurm import SlurmEngine
+from tests.project import Project
+from tests.slurm import Cluster, slurm  # noqa: F401  # a fixture
+
+
+def test_runtime_has_defaults_and_refuses_unknown_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_runtime() == Runtime()
+    RUNTIME.write_text("worker: 3\n")
+    with pytest.raises(ConfigError, match=r"runtime\.yaml: worker: unknown key; did you mean workers\?"):
+        load_runtime()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("workers: 0\n", "workers: write auto, or a whole number"), ("device: nonsense\n", "device: string should match")],
+)
+def test_bad_runtime_is_one_line(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    RUNTIME.write_text(text)
+    with pytest.raises(ConfigError, match=f"runtime.yaml: {message}") as error:
+        load_runtime()
+    assert "\n" not in str(error.value)
+    RUNTIME.write_text("# nothing set\n")
+    assert load_runtime() == Runtime()
+
+
+def opened(tmp_path: Path, jobs: int = 100, **settings: object) -> object:
+    return Runtime.model_validate(settings).opener(Journal(tmp_path))(jobs)
+
+
+def test_the_engine_is_the_one_that_is_named(tmp_path: Path) -> None:
+    local = opened(tmp_path)
+    assert isinstance(local, LocalEngine)
+    assert (local._workers, local._setup.device, local._setup.checkpoint_seconds) == (cores(), "cpu", 600.0)
+    assert opened(tmp_path, workers=7)._workers == 7
+    assert opened(tmp_path, jobs=3, workers=7)._workers == 3
+    ray = opened(tmp_path, engine="ray", ray={"gpus": 1}, checkpoint_minutes=2)
+    assert isinstance(ray, RayEngine)
+    assert (ray._setup.device, ray._setup.checkpoint_seconds) == ("cuda", 120.0)
+    cluster = opened(tmp_path, engine="slurm", slurm={"gpus": 1, "sbatch": ["--account=lm"]}, device="cpu")
+    assert isinstance(cluster, SlurmEngine)
+    assert (cluster._setup.device, cluster._settings.sbatch) == ("cpu", ("--account=lm",))
+
+
+def test_gpus_are_shared_out_a_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"runtime\.yaml: device: cuda, and there is no GPU here; set it to auto or"):
+        opened(tmp_path, device="cuda")
+    monkeypatch.setattr(runtime_module, "count_gpus", lambda: 4)
+    engine = opened(tmp_path)
+    assert (engine._workers, engine._gpus, engine._setup.device) == (4, 4, "cuda")
+    one = opened(tmp_path, device="cuda:1", workers=1)
+    assert (one._workers, one._gpus, one._setup.device) == (1, 0, "cuda:1")
+    assert opened(tmp_path, device="cpu")._setup.device == "cpu"
+
+
+@pytest.fixture
+def untrained(accepted: Project) -> Project:
+    """An accepted project whose swarm is to be trained again."""
+    for folder in (".olmix/runs", ".dvc/cache/runs", "build/proxies"):
+        shutil.rmtree(accepted.root / folder)
+    return accepted
+
+
+def test_ray_trains_the_swarm_to_the_same_bytes(untrained: Project, accepted_template: Project) -> None:
+    untrained.write("runtime.yaml", "engine: ray\nworkers: 2\n")
+    assert untrained.expect("dvc", "repro", "train").done("train") == 0  # nothing of runtime.yaml re-runs anything
+    assert untrained.expect("python", "stages/train.py").done("train") == 15
+    assert proxies(untrained) == proxies(accepted_template)
+
+
+def test_slurm_trains_the_swarm_to_the_same_bytes(
+    slurm: Cluster,  # noqa: F811
+    untrained: Project,
+    accepted_template: Project,
+) -> None:
+    untrained.write("runtime.yaml", "engine: slurm\nworkers: 4\n")
+    assert untrained.expect("python", "stages/train.py").done("train") == 15
+    assert proxies(untrained) == proxies(accepted_template)
+
+
+def proxies(project: Project) -> dict[str, bytes]:
+    return {name: content for name, content in project.outputs().items() if name.startswith("build/proxies/")}
