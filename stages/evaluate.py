@@ -8,7 +8,7 @@ from olmix.outputs.evaluations import MEASURED, evaluation_jobs, require_weights
 from olmix.outputs.external import read_metrics, write_external_evaluations
 from olmix.outputs.proxies import read_runs
 from olmix.outputs.swarm_file import read_swarm
-from olmix.pipeline import RunCache
+from olmix.pipeline import NO_REMOTE, RunCache
 from olmix.runs.journal import Journal
 
 
@@ -21,7 +21,7 @@ def main() -> None:
             warn(warning)
         write_external_evaluations(swarm, metrics)
         return
-    journal, shared, keep = Journal(), RunCache(warn), params.proxy.keep_weights
+    journal, shared, keep = Journal(), RunCache(warn, said=[NO_REMOTE]), params.proxy.keep_weights
     records = read_runs(keep)
     jobs = evaluation_jobs(records, params.task_paths(), params.load_tokenizer(), journal)
     outcome = run_with_progress("evaluate", jobs, journal, load_runtime(), shared, require_weights)

@@ -10,13 +10,14 @@ from olmix.outputs.evaluations import require_weights, share_runs, spec_evaluati
 from olmix.outputs.mixture_file import PROPOSED, read_mixture
 from olmix.outputs.plan_file import read_plan
 from olmix.outputs.validation import EVALUATED, VALIDATION, contenders, keep_runs, summarise, validation_specs
-from olmix.pipeline import RunCache
+from olmix.pipeline import NO_REMOTE, RunCache
 from olmix.runs.journal import Journal
 from olmix.runs.training_job import TrainingJob
 
 
 def main() -> None:
-    params, runtime, journal, shared = load_params(), load_runtime(), Journal(), RunCache(warn)
+    params, runtime, journal = load_params(), load_runtime(), Journal()
+    shared = RunCache(warn, said=[NO_REMOTE])  # train has said that there is none
     plan, tokenizer, keep = read_plan(), params.load_tokenizer(), params.proxy.keep_weights
     recipe = params.recipe(tokenizer.vocabulary)
     seeds = params.validation_seeds()  # none where proxies are trained elsewhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmix.pipeline import RunCache
+from olmix.pipeline import NO_REMOTE, RunCache
 from olmix.pipeline.answers import Asking, Silence
 from olmix.pipeline.entry_files import Refused, Stored, entry_file, key_of, read_entry_file
 from olmix.runs.sharing import Candidate, Entry
@@ -480,6 +481,10 @@ def test_no_remote_is_said_only_when_there_was_something_to_look_for(project: Cl
     for _ in range(2):
         assert cache.find([ONE, TWO]).keys() == {ONE}
     _one_line(project.said, "no default DVC remote", "dvc remote add -d")
+    later: list[str] = []
+    with contextlib.chdir(project.root):
+        assert RunCache(later.append, said=[NO_REMOTE]).find([TWO]) == {}
+    assert later == []
 
 
 @pytest.mark.parametrize(

@@ -7,5 +7,6 @@ internals, so that another DVC can break one file.
 from olmix.pipeline.links import cache_folder, link_is_allowed
 from olmix.pipeline.run_cache import RunCache
 from olmix.pipeline.status import stale_stages
+from olmix.pipeline.stores import NO_REMOTE
 
-__all__ = ["RunCache", "cache_folder", "link_is_allowed", "stale_stages"]
+__all__ = ["NO_REMOTE", "RunCache", "cache_folder", "link_is_allowed", "stale_stages"]

@@ -26,6 +26,8 @@ from olmix.runs.sharing import Candidate, Entry
 _log = logging.getLogger(__name__)
 _TEMPORARY = ".olmix-tmp-"
 _A_DAY = 86_400.0
+# The kind of trouble that is none: a project by itself. A later stage of the same pipeline need not say it again.
+NO_REMOTE = "no remote"
 HERE_ONLY = "runs are trained and kept here, and not shared"
 NOT_LOOKED_UP = "runs are trained here and not looked up"
 
@@ -247,7 +249,7 @@ class LocalCache:
 
         name = self.config["core"].get("remote")
         if not name:
-            raise Trouble("no remote", f"no default DVC remote: {NOT_LOOKED_UP}; add one with dvc remote add -d")
+            raise Trouble(NO_REMOTE, f"no default DVC remote: {NOT_LOOKED_UP}; add one with dvc remote add -d")
         kind, settings, path = get_cloud_fs(self.config, name=name)
         if kind.protocol in ("http", "https"):
             raise Trouble("http", f"DVC remote {name!r}: HTTP remotes have no run-cache; {NOT_LOOKED_UP}")
