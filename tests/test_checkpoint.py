@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
 from olmix.errors import OlmixError
+from olmix.proxy import training
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.training import Checkpoint, Trained, single_thread, train
 from tests.test_training import markov, short
@@ -74,6 +75,24 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     checkpoint.clear()
     assert not list(checkpoint.path.parent.iterdir())
     checkpoint.clear()
+
+
+@pytest.mark.parametrize("stop", [9, STEPS])
+def test_a_run_that_is_asked_to_stop_keeps_what_it_has_done(
+    tmp_path: Path, undisturbed: object, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    monkeypatch.setattr(training, "WORTH_SECONDS", 0.0)
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", "key", 3600)
+    with pytest.raises(Stopped):
+        run(checkpoint, stop)
+    found = checkpoint.read()
+    assert found is not None and found[0] == stop
+    assert bytes_of(run(checkpoint)[0]) == undisturbed
+    monkeypatch.undo()
+    checkpoint.clear()
+    with pytest.raises(Stopped):
+        run(checkpoint, stop)
+    assert checkpoint.read() is None  # so little is not worth a write
 
 
 def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, undisturbed: object) -> None:

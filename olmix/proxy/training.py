@@ -44,6 +44,8 @@ __all__ = [
     "train",
 ]
 
+# A run that is asked to stop keeps what it has done since its last checkpoint when that took so long.
+WORTH_SECONDS = 10.0
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # as torch's AdamW calls them
 
 
@@ -89,8 +91,8 @@ def train(
     """Train a proxy on `counts[i]` sequences of `token_sets[i]`, (rows, sequence_length + 1), named
     `identities[i]`.
 
-    `on_progress` gets the tokens of a step after each step, and first those of a checkpoint that it goes on from; the
-    caller clears the checkpoint when it has kept the result. `arithmetic` is the device's unless it is given. Raises
+    `on_progress` gets the tokens of a step after each step, and first those of a checkpoint that it goes on from; when
+    it raises, the run writes a checkpoint and stops. The caller clears the checkpoint when it has kept the result. `arithmetic` is the device's unless it is given. Raises
     TrainingError when the counts are not those of the recipe, DataError when a token set does not fit it, OlmixError
     when a checkpoint cannot be written, and Diverged when the loss is no longer finite.
     """
@@ -123,7 +125,12 @@ def train(
             checkpoint.write(done, _state(weights, optimiser, losses, done))
             written = time.monotonic()
         if on_progress is not None:
-            on_progress(recipe.batch_size * recipe.sequence_length)
+            try:
+                on_progress(recipe.batch_size * recipe.sequence_length)
+            except BaseException:  # it is asked to stop: preempted, cancelled, interrupted
+                if checkpoint is not None and time.monotonic() - written >= WORTH_SECONDS:
+                    checkpoint.write(done, _state(weights, optimiser, losses, done))
+                raise
     trained = {name: weight.detach().cpu() for name, weight in weights.items()}
     require_finite(trained, recipe)
     return Trained(trained, losses.curve(), losses.set_curves(labels, identities))
