@@ -92,9 +92,10 @@ def train(
     `identities[i]`.
 
     `on_progress` gets the tokens of a step after each step, and first those of a checkpoint that it goes on from; when
-    it raises, the run writes a checkpoint and stops. The caller clears the checkpoint when it has kept the result. `arithmetic` is the device's unless it is given. Raises
-    TrainingError when the counts are not those of the recipe, DataError when a token set does not fit it, OlmixError
-    when a checkpoint cannot be written, and Diverged when the loss is no longer finite.
+    it raises, the run writes a checkpoint and stops. The caller clears the checkpoint when it has kept the result.
+    `arithmetic` is the device's unless it is given. Raises TrainingError when the counts are not those of the recipe,
+    DataError when a token set does not fit it, OlmixError when a checkpoint cannot be written, and Diverged when the
+    loss is no longer finite.
     """
     recipe.validate()
     _check(recipe, token_sets, identities, counts)
