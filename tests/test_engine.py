@@ -261,7 +261,7 @@ def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(
 
 
 def test_an_interrupt_is_answered_and_finished_runs_are_kept(accepted: Project) -> None:
-    subprocess.run(["rm", "-rf", ".olmix/runs", ".olmix/evaluations", "build/proxies"], cwd=accepted.root, check=True)
+    subprocess.run(["rm", "-rf", ".olmix/runs", ".dvc/cache/runs", "build/proxies"], cwd=accepted.root, check=True)
     process = subprocess.Popen(
         ["python", "stages/train.py"], cwd=accepted.root, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
         start_new_session=True,

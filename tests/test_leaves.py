@@ -14,7 +14,7 @@ from tests.project import Project
 # The stages that read each section; a leaf of it makes at least one of them stale, and no other.
 READERS = {
     "domains": {"prepare", "plan"},
-    "tokenizer": {"prepare", "train", "evaluate", "validate"},
+    "tokenizer": {"prepare", "collapse", "train", "evaluate", "validate"},
     "tasks": {"evaluate", "fit", "propose", "validate"},
     "objective": {"fit", "propose", "validate"},
     "target": {"collapse", "propose", "validate"},

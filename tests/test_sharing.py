@@ -154,4 +154,4 @@ def test_weights_that_are_not_kept(clone: Project, team: tuple[Project, Project]
     )
     params["proxy"]["keep_weights"] = True
     colleague.params = params
-    assert colleague.expect("dvc", "repro", "evaluate").done("train") == 9
+    assert colleague.expect("dvc", "repro", "train").done("train") == 9

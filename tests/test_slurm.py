@@ -250,6 +250,10 @@ def test_without_sbatch_or_submitit_a_line_says_what_to_do(
         patch.setenv("SBATCH_JOB_NAME", "mine")
         with pytest.raises(ConfigError, match="SBATCH_JOB_NAME is set, and sbatch would follow it"):
             SlurmEngine(Journal(tmp_path), Setup(), SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.delenv("SLURM_CONF")
+        with pytest.raises(ConfigError, match=r"squeue finds no cluster here \(.*\); set SLURM_CONF"):
+            SlurmEngine(Journal(tmp_path), Setup(), SETTINGS).start([])
     with pytest.raises(ConfigError, match="sbatch takes no folder with %"):
         SlurmEngine(Journal(tmp_path / "100%"), Setup(), SETTINGS)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -42,6 +42,10 @@ _FATES = {
 }
 
 
+# What Slurm's commands say on a machine that belongs to no cluster: waiting does not help.
+_NOWHERE = "establish a configuration source"
+
+
 class Silent(Exception):  # noqa: N818  # no error until it lasts
     """Slurm does not answer at the moment; the message says how it does not."""
 
@@ -190,5 +194,10 @@ def _ask(*words: str) -> str:
         raise Silent(f"{words[0]}: {error.strerror}") from None
     if ran.returncode:
         reason = "; ".join(ran.stderr.split("\n")).strip("; ") or f"exit code {ran.returncode}"
+        if _NOWHERE in reason:
+            raise ConfigError(
+                f"runtime.yaml: engine: slurm: {words[0]} finds no cluster here ({reason.split('; ')[-1]}); set "
+                "SLURM_CONF, go to a machine of the cluster, or set engine to local"
+            )
         raise Silent(f"{words[0]}: {reason}")
     return ran.stdout
