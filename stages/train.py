@@ -7,12 +7,12 @@ from olmix.faces.progress import run_with_progress, warn
 from olmix.faces.runtime import load_runtime
 from olmix.files import output_folder
 from olmix.outputs.collapsed import COLLAPSED
+from olmix.outputs.evaluations import training_jobs
 from olmix.outputs.external import ELSEWHERE
 from olmix.outputs.proxies import PROXIES, publish_runs, swarm_specs
 from olmix.outputs.swarm_file import read_swarm
 from olmix.pipeline import RunCache
 from olmix.runs.journal import Journal
-from olmix.runs.training_job import TrainingJob
 
 
 def main() -> None:
@@ -20,10 +20,11 @@ def main() -> None:
     if params.proxy.external:
         output_folder(PROXIES, empty=True, why=ELSEWHERE)
         return
-    recipe, keep = params.recipe(params.load_tokenizer().vocabulary), params.proxy.keep_weights
+    tokenizer, keep = params.load_tokenizer(), params.proxy.keep_weights
+    recipe = params.recipe(tokenizer.vocabulary)
     sets = open_token_sets(COLLAPSED, recipe.sequence_length)
     specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
-    jobs = [TrainingJob(spec, keep) for spec in specs]
+    jobs = training_jobs(specs, keep, params.task_paths(), tokenizer, journal)
     outcome = run_with_progress("train", jobs, journal, load_runtime(), RunCache(warn))
     publish_runs(specs, outcome, swarm, journal, keep)
 

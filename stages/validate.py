@@ -4,34 +4,35 @@ from olmix.faces.config import load_params
 from olmix.faces.entry import run
 from olmix.faces.progress import require_all, run_with_progress, warn
 from olmix.faces.runtime import load_runtime
-from olmix.files import write_json
 from olmix.outputs.collapsed import token_sets
-from olmix.outputs.evaluations import require_weights, share_runs, spec_evaluation_jobs
+from olmix.outputs.evaluations import require_weights, share_runs, spec_evaluation_jobs, training_jobs
 from olmix.outputs.mixture_file import PROPOSED, read_mixture
 from olmix.outputs.plan_file import read_plan
-from olmix.outputs.validation import EVALUATED, VALIDATION, contenders, keep_runs, summarise, validation_specs
+from olmix.outputs.validation import EVALUATED, contenders, keep_runs, summarise, validation_specs, write_validation
 from olmix.pipeline import NO_REMOTE, RunCache
 from olmix.runs.journal import Journal
-from olmix.runs.training_job import TrainingJob
 
 
 def main() -> None:
     params, runtime, journal = load_params(), load_runtime(), Journal()
     shared = RunCache(warn, said=[NO_REMOTE])  # train has said that there is none
-    plan, tokenizer, keep = read_plan(), params.load_tokenizer(), params.proxy.keep_weights
+    keep, seeds = params.proxy.keep_weights, params.validation_seeds()
+    if not seeds:  # also where proxies are trained elsewhere
+        keep_runs([], journal, keep)
+        return write_validation({})
+    plan, tokenizer, paths = read_plan(), params.load_tokenizer(), params.task_paths()
     recipe = params.recipe(tokenizer.vocabulary)
-    seeds = params.validation_seeds()  # none where proxies are trained elsewhere
-    sets = token_sets(plan, recipe.sequence_length, params.scale(recipe)) if seeds else {}
-    mixtures = contenders(plan, read_mixture(PROPOSED).mixture.weights) if seeds else {}
+    sets = token_sets(plan, recipe.sequence_length, params.scale(recipe))
+    mixtures = contenders(plan, read_mixture(PROPOSED).mixture.weights)
     specs = validation_specs(mixtures, sets, recipe, params.proxy.seed, seeds)
     runs = [spec for each in specs.values() for spec in each]
-    jobs = [TrainingJob(spec, keep) for spec in runs]
+    jobs = training_jobs(runs, keep, paths, tokenizer, journal)
     require_all(run_with_progress("validate", jobs, journal, runtime, shared))
     keep_runs(runs, journal, keep)
-    measuring = spec_evaluation_jobs(runs, params.task_paths(), tokenizer, journal)
+    measuring = spec_evaluation_jobs(runs, paths, tokenizer, journal)
     outcome = run_with_progress("validate: evaluate", measuring, journal, runtime, shared, require_weights)
     share_runs(measuring, journal, EVALUATED, shared, keep)
-    write_json(VALIDATION, summarise(mixtures, specs, require_all(outcome), params.task_weights()))
+    write_validation(summarise(mixtures, specs, require_all(outcome), params.task_weights()))
 
 
 if __name__ == "__main__":

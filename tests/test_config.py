@@ -46,6 +46,13 @@ def test_the_repository_is_valid() -> None:
         ({"domains__py__path": None}, "domains.py.path: missing; add it"),
         ({"proxy": None}, "proxy: missing; add it"),
         ({"target__tokens": "5 apples"}, "target.tokens: write a whole number, or one with k, M, B or T"),
+        ({"proxy__size": "16m"}, "proxy.size: no such size; the sizes are 100k, 1m, 15m, 30m, 60m, 190m, or write {"),
+        ({"proxy__size": [1]}, "proxy.size: no such size"),
+        ({"proxy__size": {"layers": 1, "heads": 2, "width": 8}}, "proxy.size.hidden: missing; add it"),
+        ({"proxy__tokens": "fivex"}, "proxy.tokens: write a whole number"),
+        ({"proxy__tokens": "0x"}, "proxy.tokens: write a multiple above 0 and up to 10,000, such as 5x"),
+        ({"proxy__tokens": "99999999999x"}, "proxy.tokens: write a multiple above 0 and up to 10,000, such as 5x"),
+        ({"proxy__tokens": "auto"}, "proxy: tokens: auto is for 15m, 30m, 60m, 190m; write a count"),
         ({"target__tokens": -5}, "target.tokens: input should be greater than 0 (it is -5)"),
         ({"target__repetition": 0}, "target.repetition: input should be greater than 0"),
         ({"solve__kl": float("nan")}, "solve.kl: "),
@@ -89,6 +96,15 @@ def test_a_name_that_is_a_number_asks_for_quotes() -> None:
 def test_counts_are_written_as_people_write_them(text: str, count: int) -> None:
     assert parse_count(text) == count
     assert check(PARAMS, params(target__tokens=text), Params).target.tokens == count
+
+
+def test_a_size_has_a_name_or_four_numbers_and_a_budget_may_follow_it() -> None:
+    sample = check(PARAMS, params(), Params).recipe(1024)
+    spelt = {"layers": 2, "heads": 4, "width": 64, "hidden": 192}
+    assert check(PARAMS, params(proxy__size=spelt), Params).recipe(1024) == sample
+    for tokens, multiple in (("5x", 5), ("auto", 5), ("0.5X", 0.5)):
+        recipe = check(PARAMS, params(proxy__size="15m", proxy__tokens=tokens), Params).recipe(100_000)
+        assert recipe.tokens == round(multiple * 20 * recipe.parameters_without_embedding)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../other", "data/../../x", "", "a\0b"])

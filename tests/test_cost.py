@@ -57,8 +57,12 @@ def test_speed_is_runtime_s_or_that_of_the_last_swarm_in_the_same_place(
     assert cost_of(Runtime(engine="slurm"), RECIPE, None).flops_per_second is None
     stated = Runtime.model_validate({"flops_per_second": "250T"})
     assert cost_of(stated, RECIPE, 3) == Cost(RECIPE.flops, 2.5e14, False, 3)
-    SPEED.write_text("[")
-    assert cost_of(here, RECIPE, None).flops_per_second is None
+    place = "local, device auto, workers auto"
+    for damaged in ("[", "5", "[]", *(f'{{"{place}": {value}}}' for value in ("null", '"fast"', "-5.0", "0.0"))):
+        SPEED.write_text(damaged)
+        assert cost_of(here, RECIPE, None).flops_per_second is None
+    remember_speed(jobs[:1], Outcome(done_keys=frozenset([jobs[0].key])), 1.0, here)
+    assert cost_of(here, RECIPE, None).flops_per_second == RECIPE.flops
 
 
 def test_runs_at_hand_are_counted_before_anything_is_prepared(accepted: Project) -> None:

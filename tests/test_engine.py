@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +16,19 @@ from typing import Any
 import pytest
 
 from olmix import files
+from olmix.data.tokensets import TokenSet
 from olmix.errors import DataError, OlmixError, TrainingError
 from olmix.faces.progress import ProgressDisplay
 from olmix.files import read_json, write_bytes, write_json
 from olmix.progress import Progress
+from olmix.proxy.recipe import Recipe
 from olmix.runs.engine import run_jobs
 from olmix.runs.job import Setup
 from olmix.runs.journal import Journal, evaluations_from_bytes, evaluations_to_bytes
 from olmix.runs.local import LocalEngine
+from olmix.runs.record import RunSpec
 from olmix.runs.sharing import Candidate, Entry
+from olmix.runs.training_job import TrainingJob
 from tests.project import ENVIRONMENT, Project
 
 
@@ -89,8 +94,9 @@ class Memory:
         self.asked.append([entry.command for entry in entries])
         return {e: [{e.outputs[0]: self.files[e.command]}] for e in entries if e.command in self.files}
 
-    def store(self, entries: Sequence[Entry]) -> None:
+    def store(self, entries: Sequence[Entry]) -> bool:
         self.given.append([entry.command for entry in entries])
+        return True
 
 
 def local(journal: Journal) -> Callable[[int], LocalEngine]:
@@ -214,6 +220,67 @@ def test_an_evaluation_that_was_edited_is_measured_again(tmp_path: Path) -> None
         path.write_bytes(damaged)
         assert journal.find_evaluations("run") == {}
     assert evaluations_from_bytes("run", evaluations_to_bytes("foreign", {"task": score})) == {}
+    for impossible in ({}, {**score, "bpb": -5.0}, {**score, "bpb": None}, {**score, "bytes": "many"}):
+        content = evaluations_to_bytes("run", {"task": impossible, "good": score})
+        assert evaluations_from_bytes("run", content) == {"good": score}
+
+
+def test_a_record_of_another_recipe_under_this_key_is_no_result(tmp_path: Path) -> None:
+    recipe = Recipe(1, 2, 8, 8, 300, 8, 640, 4, 0.01)
+    job = TrainingJob(RunSpec("0000", {"a": 80}, {"a": TokenSet("a", tmp_path, "f" * 32, 9)}, recipe, 0))
+    journal = Journal(tmp_path)
+    write_bytes(journal.weights_path(job.key), b"weights")
+    whole = {**job.spec.inputs, "tokens": 640, "curve": [], "set_curves": {"f" * 32: []}}
+    journal.finish_run(job.key, whole)
+    assert job.find(journal) is not None
+    for part in ({"recipe": {**whole["recipe"], "layers": 2}}, {"seed": 1}, {"counts": {}}, {"set_curves": {}}):
+        journal.finish_run(job.key, {**whole, **part})
+        assert job.find(journal) is None, part
+    for name in whole:
+        journal.finish_run(job.key, {key: value for key, value in whole.items() if key != name})
+        assert job.find(journal) is None, name
+
+
+def test_a_pool_that_breaks_while_jobs_are_given_out_loses_them_and_is_made_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    with LocalEngine(journal, Setup(), 2) as engine:
+        engine.start([Job("dies", "die once")])
+        while not (tmp_path / "tries-dies").exists():
+            time.sleep(0.01)
+        time.sleep(0.5)  # the pool has noticed, and nobody has asked it yet
+        engine.start([Job("late")])
+        endings = {ending.key: ending.how for ending in engine.endings(5)}
+        assert endings == {"dies": "lost", "late": "lost"}
+        engine.start([Job("late")])
+        assert [ending.how for ending in engine.endings(30)] == ["done"]
+
+
+def test_a_stage_whose_dvc_is_gone_knows_it_through_any_shell(tmp_path: Path) -> None:
+    """dash stays between DVC and the stage when DVC is killed."""
+    stage = (
+        "import os, sys, time; sys.path.insert(0, sys.argv[1]); from olmix.runs.starter import starter\n"
+        "before = starter(); print(len(before), os.getppid(), flush=True)\n"
+        "while starter() == before: time.sleep(0.05)\n"
+        "open(sys.argv[2], 'w').write('gone')"
+    )
+    told = tmp_path / "told"
+    (tmp_path / "stage.py").write_text(stage)
+    driver = (
+        "import subprocess, sys, time; p = subprocess.Popen(['/bin/sh', '-c', sys.argv[1] + '; true'], "
+        "stdout=subprocess.PIPE, text=True); print(p.stdout.readline(), p.pid, flush=True); time.sleep(60)"
+    )
+    command = f"{sys.executable} {tmp_path / 'stage.py'} {Path.cwd()} {told}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", driver, command], env={**ENVIRONMENT, "DVC_STAGE": "train"}, stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline().split()[0] == "2"
+    process.kill()
+    deadline = time.monotonic() + 20
+    while not told.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert told.read_text() == "gone"
 
 
 def test_a_run_whose_weights_were_dropped_stands_on_its_evaluations(tmp_path: Path) -> None:
@@ -223,7 +290,7 @@ def test_a_run_whose_weights_were_dropped_stands_on_its_evaluations(tmp_path: Pa
     assert journal.find_run("k", with_weights=False) is not None
     journal.drop_weights("k")
     assert journal.find_run("k", with_weights=False) is None
-    journal.store_evaluations("k", {"task": {"bpb": 1.0}})
+    journal.store_evaluations("k", {"task": {"bpb": 1.0, "bytes": 5, "uniform": 4.0}})
     assert journal.find_run("k", with_weights=False) is not None
     assert journal.find_run("k") is None
 

@@ -20,8 +20,11 @@ from olmix.proxy import loss
 from olmix.proxy.evaluation import evaluate
 from olmix.proxy.model import Weights, hidden_states, initialise
 from olmix.proxy.recipe import Recipe
-from olmix.proxy.tasks import EncodedTask, Task, encode_task, read_task, untrained_bpb
+from olmix.proxy.tasks import EncodedTask, Task, encode_task, load_task, read_task, untrained_bpb
 from olmix.proxy.training import train
+from olmix.runs.evaluation_job import keep_task
+from olmix.runs.journal import Journal
+from tests.project import REPOSITORY
 from tests.test_loss import Largest
 
 TOKENIZER = Tokenizer(Path(__file__).parent.parent / "tokenizers" / "bytes.json", "<|endoftext|>")
@@ -205,3 +208,23 @@ def test_no_file_and_no_items_are_named(tmp_path: Path) -> None:
         read_task(tmp_path / "t.jsonl")
     with pytest.raises(DataError, match=r"t\.jsonl: no items"):
         read_task(write(tmp_path / "t.jsonl", b"", b"  "))
+
+
+def test_a_task_file_is_what_it_is_called_or_is_written_anew(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(REPOSITORY / "tokenizers/bytes.json", "<|endoftext|>")
+    tasks = [
+        encode_task(Task(name, ((name, f" {name} more"),), f"{k}" * 32), tokenizer, 16)
+        for k, name in enumerate(("one", "two"))
+    ]
+    journal = Journal(tmp_path)
+    one, two = (keep_task(task, journal) for task in tasks)
+    for kept, task in ((one, tasks[0]), (two, tasks[1])):
+        loaded = load_task(kept.path)
+        assert (loaded.name, loaded.digest, loaded.bytes) == (task.name, task.digest, task.bytes)
+        assert np.array_equal(loaded.rows, task.rows)
+    for damage in (two.path.read_bytes(), b"", one.path.read_bytes()[:-5]):
+        one.path.write_bytes(damage)
+        with pytest.raises(DataError, match="not the task that it is called by"):
+            load_task(one.path)
+        assert keep_task(tasks[0], journal) == one
+        assert load_task(one.path).name == "one"

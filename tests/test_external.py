@@ -344,7 +344,7 @@ def test_the_pipeline_stops_for_metrics_and_goes_on_with_them(tmp_path: Path) ->
     write_metrics(metrics, done)
     ran = project.repro()
     assert ran.stages == ["evaluate", "fit", "propose", "validate"]
-    assert f"1 run that lacks a task set aside: {done[6]['run']}" in ran.out
+    assert f"1 run that lacks a task set aside: {done[6]['run']}" in ran.err
     runs = project.json("build/fit/diagnostics.json")["runs"]
     assert (runs["used"], runs["missing"]) == (14, ["0006"])
     assert project.json("build/fit/diagnostics.json")["unlearned_tasks"] == []

@@ -407,6 +407,9 @@ BAD_ENTRIES = {
     "no outputs": b"cmd: x\n",
     "outputs that are text": b"cmd: x\nouts: [a, b]\n",
     "a folder's MD5": b"outs: [{path: build/one.json, md5: 0.dir}, {path: build/one.safetensors, md5: 0.dir}]\n",
+    "copies of copies": b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nouts: []\n",
+    "far too large": b"cmd: " + b"x" * 100_000,
+    "a key that is a list": b"? [a]\n: 1\nouts: []\n",
     "holds itself": b"a: &a [*a]\nouts: [{path: build/one.json, md5: '%s'}, {path: build/one.safetensors, md5: '%s'}]\n"
     % (b"0" * 32, b"0" * 32),
 }

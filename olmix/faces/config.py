@@ -39,6 +39,7 @@ _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)x")
 # The recipe's budget, and the sizes that it is for (Olmix: 15M parameters or more at 5 times Chinchilla).
+LARGEST_MULTIPLE = 10_000
 MULTIPLE, REAL = 5.0, ("15m", "30m", "60m", "190m")
 _COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([kmbt]?)", re.IGNORECASE)
 
@@ -200,7 +201,7 @@ class SizeConfig(Section):
 
 
 def _size(value: object) -> object:
-    if isinstance(value, dict | SizeConfig) or value in SIZES:
+    if isinstance(value, dict | SizeConfig) or (isinstance(value, str) and value in SIZES):
         return value
     raise ValueError(f"no such size; the sizes are {', '.join(SIZES)}, or write {{layers, heads, width, hidden}}")
 
@@ -213,8 +214,8 @@ def _budget(value: object) -> object:
             return text
         match = _MULTIPLE.fullmatch(text)
         if match is not None:
-            if not 0 < float(match[1]) < math.inf:
-                raise ValueError("write a multiple above 0, such as 5x")
+            if not 0 < float(match[1]) <= LARGEST_MULTIPLE:
+                raise ValueError(f"write a multiple above 0 and up to {LARGEST_MULTIPLE:,}, such as 5x")
             return text
     count = _count(value)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 < count < 2**63:
@@ -439,13 +440,17 @@ def check(path: Path, content: object, model: type[Model]) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("; ".join(f"{path}: {_explain(e, model)}" for e in error.errors())) from None
+        # Where a name or a mapping may stand, pydantic also complains that the mapping is no name.
+        told = [e for e in error.errors() if e["loc"][-1:] != ("str",)] or error.errors()
+        raise ConfigError("; ".join(f"{path}: {_explain(e, model)}" for e in told)) from None
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:
     """One pydantic error as `key: reason`."""
     location = [
-        part for part in error["loc"] if part != "[key]" and not str(part).startswith(("function-", "literal["))
+        part
+        for part in error["loc"]
+        if part not in ("[key]", "str", "SizeConfig") and not str(part).startswith(("function-", "literal["))
     ]
     key = ".".join(str(part) for part in location)
     if location[:1] == ["domains"] and location[2:] == ["description"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +99,8 @@ def remember_speed(jobs: Sequence[TrainingJob], outcome: Outcome, seconds: float
     """Note the FLOP/s of a swarm that was trained here, for the next plan."""
     flops = sum({job.key: job.spec.recipe.flops for job in jobs if job.key in outcome.done_keys}.values())
     if flops and seconds > 0:
-        write_json(SPEED, {**_speeds(), _place(runtime): flops / seconds})
+        with contextlib.suppress(OlmixError):  # a full disk is said where it matters
+            write_json(SPEED, {**_speeds(), _place(runtime): flops / seconds})
 
 
 def _place(runtime: Runtime) -> str:
@@ -109,7 +112,8 @@ def _speeds() -> dict[str, float]:
         content = read_json(SPEED) if SPEED.exists() else {}
     except OlmixError:
         return {}  # a note, no evidence: a damaged one is written anew
-    return {name: float(value) for name, value in content.items()} if isinstance(content, dict) else {}
+    speeds = content.items() if isinstance(content, dict) else ()
+    return {name: value for name, value in speeds if isinstance(value, float) and 0 < value < math.inf}
 
 
 def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[str, Tokens]) -> int | None:
@@ -138,6 +142,6 @@ def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[st
     specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
     jobs = {spec.key: TrainingJob(spec, params.proxy.keep_weights) for spec in specs}
     missing = {key: job for key, job in jobs.items() if job.find(journal) is None}
-    held = RunCache(lambda _: None).held([job.entry for job in missing.values()])
-    gone = {key for key, job in missing.items() if job.entry not in held}
+    held = RunCache(lambda _: None).held([entry for job in missing.values() for entry in job.sought])
+    gone = {key for key, job in missing.items() if not held.issuperset(job.sought)}
     return sum(spec.key not in gone for spec in specs)

@@ -34,7 +34,7 @@ class SlurmConfig(Section):
     partition: str | None = None
     """Partition; the cluster's default when left out."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs of a run: 0 or 1."""
+    """GPUs of a run; it trains on the first."""
     cpus: Annotated[int, Field(gt=0)] = 1
     """Cores of a run; it trains on one thread, more only feed a GPU."""
     memory: str | None = None

@@ -47,9 +47,12 @@ def _cut(token_set: TokenSet, rows: int, sequence_length: int) -> TokenSet:
     if rows >= token_set.rows:
         return token_set
     tokens = read_tokens(token_set.path)[: rows * sequence_length + 1]
-    path = CUT / f"{token_set.name}.npy"
-    write_tokens(path, tokens)
-    return replace(token_set, path=path, identity=identity_of(tokens), rows=rows)
+    identity = identity_of(tokens)
+    # Named by its content: a run that is under way reads what it was given, whatever is planned meanwhile.
+    path = CUT / f"{identity}.npy"
+    if not path.exists():
+        write_tokens(path, tokens)
+    return replace(token_set, path=path, identity=identity, rows=rows)
 
 
 def coarse_domains(plan: Plan, sets: Mapping[str, TokenSet], scale: Scale) -> dict[str, str]:

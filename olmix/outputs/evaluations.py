@@ -21,7 +21,7 @@ from olmix.runs.evaluation_job import EvaluationJob, TaskFile, keep_task
 from olmix.runs.journal import Journal, evaluations_to_bytes
 from olmix.runs.record import RunSpec, content_of
 from olmix.runs.sharing import Shared
-from olmix.runs.training_job import run_entry
+from olmix.runs.training_job import TrainingJob, run_entry
 
 EVALUATIONS = Path("build/evaluations")
 MEASURED = EVALUATIONS / "journal"
@@ -62,19 +62,41 @@ def _jobs(
 
 
 def require_weights(jobs: Sequence[EvaluationJob]) -> None:
-    """Raise DataError, naming tasks and runs, when a run that must be measured has had its weights dropped."""
-    gone = [job for job in jobs if not job.weights.exists()]
-    if not gone:
-        return
+    """Raise DataError, naming tasks and runs, when a run that must be measured has had its weights dropped, or has not
+    the weights that its record names."""
     journal = Journal()
-    tasks = sorted(
-        {task.name for job in gone for task in job.tasks if task.identity not in journal.find_evaluations(job.key)}
-    )
-    shown = ", ".join(sorted(job.run_name for job in gone)[:NAMED]) + (", ..." if len(gone) > NAMED else "")
-    raise DataError(
-        f"{', '.join(tasks)} cannot be evaluated on {len(gone)} runs ({shown}), whose weights were dropped: "
-        "set params.yaml: proxy.keep_weights: true, which trains them again, or take the tasks out"
-    )
+    known = {job.key: journal.find_evaluations(job.key) for job in jobs}
+    dropped = [job for job in jobs if not job.weights.exists() and known[job.key]]
+    if dropped:
+        tasks = sorted({task.name for job in dropped for task in job.tasks if task.identity not in known[job.key]})
+        raise DataError(
+            f"{', '.join(tasks)} cannot be evaluated on {_named(dropped)}, whose weights were dropped: "
+            "dvc repro -f -s train trains them again (params.yaml: proxy.keep_weights: true keeps weights), "
+            "or take the tasks out"
+        )
+    # What lies in build/proxies/ was looked over when it was read.
+    broken = [job for job in jobs if job.weights == journal.weights_path(job.key) and not journal.find_run(job.key)]
+    if broken:
+        raise DataError(
+            f"{_named(broken)} have not the weights that their records name; dvc repro -f -s train trains them again"
+        )
+
+
+def _named(jobs: Sequence[EvaluationJob]) -> str:
+    names = sorted(job.run_name for job in jobs)
+    return f"{len(names)} runs ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
+
+
+def training_jobs(
+    specs: Sequence[RunSpec], keep_weights: bool, paths: Sequence[Path], tokenizer: Tokenizer, journal: Journal
+) -> list[TrainingJob]:
+    """A job for every run of `specs`; where weights are not kept, a run that others have trained counts only when it
+    was measured on all tasks."""
+    measured: frozenset[str] = frozenset()
+    if specs and not keep_weights:
+        tasks = keep_tasks(paths, tokenizer, specs[0].recipe.sequence_length, journal)
+        measured = frozenset(task.identity for task in tasks)
+    return [TrainingJob(spec, keep_weights, measured) for spec in specs]
 
 
 def write_evaluations(records: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> None:
@@ -91,7 +113,8 @@ def share_runs(
     """Store what is known of finished runs in the shared cache, and the same bytes in `folder`, where DVC finds what
     a push must carry.
 
-    Evaluations go in all tasks together; runs whose weights are not kept go in with them, and let their weights go.
+    Evaluations go in all tasks together; runs whose weights are not kept go in with them, and let their weights go
+    once that has succeeded.
     """
     entries = []
     for job in evaluated:
@@ -100,10 +123,9 @@ def share_runs(
         write_bytes(Path(job.entry.outputs[0]), content)
         write_bytes(folder / f"{job.key}.json", content)
         entries.append(job.entry)
-        if not keep_weights and job.weights.exists():
+        if not keep_weights and journal.record_path(job.key).exists():
             entries.append(run_entry(job.key, content_of(read_json(journal.record_path(job.key))), with_weights=False))
-    shared.store(entries)
-    if not keep_weights:
+    if shared.store(entries) and not keep_weights:
         for job in evaluated:
             journal.drop_weights(job.key)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from olmix.core.plan import Plan
 from olmix.data.tokensets import TokenSet
-from olmix.files import output_folder, read_json
+from olmix.files import output_folder, read_json, write_json
 from olmix.outputs.proxies import keep_run
 from olmix.proxy.recipe import Recipe
 from olmix.runs.journal import Journal
@@ -59,6 +59,11 @@ def keep_runs(specs: Sequence[RunSpec], journal: Journal, keep_weights: bool) ->
     output_folder(RUNS, empty=not specs, why="Nothing is validated here.")
     for key in sorted({spec.key for spec in specs}):
         keep_run(key, journal, RUNS, keep_weights)
+
+
+def write_validation(summary: Mapping[str, Any]) -> None:
+    """Write what `summarise` made; nothing of it where nothing was validated."""
+    write_json(VALIDATION, summary)
 
 
 def validation_size(plan: Plan, seeds: int) -> int:

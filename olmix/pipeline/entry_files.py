@@ -18,6 +18,8 @@ from olmix.files import canonical_json, parse_yaml
 from olmix.runs.sharing import Entry
 
 NAME = re.compile(r"[0-9a-f]{64}")
+LARGEST = 1 << 16
+_ALIAS = re.compile(rb"[&*]")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 # DVC's own hash of a stage in the form of `dvc.lock`; sizes do not count.
@@ -69,9 +71,12 @@ def entry_file(entry: Entry, outputs: Mapping[str, Stored], lock_hash: LockHash)
 
 def read_entry_file(content: bytes, entry: Entry, value: str, lock_hash: LockHash) -> EntryFile:
     """What a file named `value` under the key of `entry` says, DVC's or ours; raises Refused with the reason."""
+    # An alias of YAML stands for a copy, and copies of copies fill any memory; no entry needs one.
+    if len(content) > LARGEST or _ALIAS.search(content):
+        raise Refused("it is too large for an entry, or has anchors or aliases")
     try:
         parsed = parse_yaml(content, value)
-    except ConfigError as error:
+    except (ConfigError, TypeError) as error:  # TypeError: a key that is a list
         raise Refused(str(error)) from None
     if not isinstance(parsed, dict):
         raise Refused("not a stage")

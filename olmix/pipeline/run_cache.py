@@ -43,21 +43,24 @@ class RunCache:
         self._root = Path.cwd()
         self._told: set[str] = set(said)
 
-    def store(self, entries: Sequence[Entry]) -> None:
-        """Keep the files of `entries` in the local cache, from where `dvc push --run-cache` takes them. Raises
-        nothing."""
+    def store(self, entries: Sequence[Entry]) -> bool:
+        """Keep the files of `entries` in the local cache, from where `dvc push --run-cache` takes them; whether all are
+        there now. Raises nothing."""
+        kept = 0
         with self._no_harm(HERE_ONLY):
             cache = self._cache
             if cache is None or not entries:
-                return
+                return not entries
             cache.sweep()
             for entry in entries:
                 try:
                     cache.keep(entry, self._root)
+                    kept += 1
                 except Trouble as trouble:
                     if trouble.kind != "output":
                         raise
                     self._tell(trouble)  # the other entries' files may be there
+        return kept == len(entries)
 
     def find(self, entries: Sequence[Entry]) -> dict[Entry, list[Candidate]]:
         """Candidates for each of `entries`, from the local cache when it holds one, else from the remote; sorted by

@@ -165,4 +165,5 @@ class Recipe:
 
 def _require(condition: bool, key: str, message: str) -> None:
     if not condition:
-        raise ConfigError(f"params.yaml: proxy.{key}: {message}")
+        where = f"size.{key}" if key in Size.__dataclass_fields__ else key
+        raise ConfigError(f"params.yaml: proxy.{where}: {message}")

@@ -8,8 +8,8 @@ would span the boundary.
 
 from __future__ import annotations
 
+import io
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from olmix.data.tokenizer import Tokenizer, Tokens
 from olmix.errors import DataError
-from olmix.files import write_atomically
 
 _KEYS = {"prompt", "continuation"}
 
@@ -114,19 +113,24 @@ def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> Encod
     )
 
 
-def save_task(task: EncodedTask, path: Path) -> None:
-    """Write an encoded task to a file, atomically, for the workers that read it."""
-    fields = [np.asarray(value) for value in vars(task).values()]
-    write_atomically(path, lambda file: np.savez(file, *fields))
+def task_to_bytes(task: EncodedTask) -> bytes:
+    """An encoded task as bytes, for the workers that read it; equal tasks are equal bytes."""
+    file = io.BytesIO()
+    np.savez(file, *(np.asarray(value) for value in vars(task).values()))
+    return file.getvalue()
 
 
 def load_task(path: Path) -> EncodedTask:
-    """Read what `save_task` wrote; raises DataError when the file is missing or damaged."""
+    """Read a file that holds what `task_to_bytes` made and is called by its xxh3_128; raises DataError when it is
+    missing or not what it is called."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            fields = [file[f"arr_{k}"] for k in range(len(EncodedTask.__dataclass_fields__))]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a task as proxies read it ({error}); remove it and run dvc repro") from None
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; run dvc repro again") from None
+    if xxhash.xxh3_128_hexdigest(content) != path.stem:
+        raise DataError(f"{path}: not the task that it is called by; run dvc repro again")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        fields = [file[f"arr_{k}"] for k in range(len(EncodedTask.__dataclass_fields__))]
     return EncodedTask(*(field if field.ndim else field.item() for field in fields))
 
 

@@ -7,7 +7,6 @@ them stands here.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from olmix.progress import Progress, Report
 from olmix.runs.job import Job
 from olmix.runs.journal import Journal
 from olmix.runs.sharing import Shared, Unshared
+from olmix.runs.starter import starter
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
@@ -163,14 +163,14 @@ class _Driver:
         self._finished = 0
 
     def run(self) -> None:
-        starter = os.getppid()
+        started_by = starter()
         pending = set(self._todo)
         total = sum(job.tokens for job in self._todo.values())
         found = len(self._outcome.results)
         try:
             self._engine.start(list(self._todo.values()))
             while pending:
-                if os.getppid() != starter:
+                if starter() != started_by:
                     raise KeyboardInterrupt  # whoever started this stage is gone, and may have started another
                 again = []
                 for ending in self._engine.endings(POLL_SECONDS):

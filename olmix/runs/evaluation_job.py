@@ -11,9 +11,9 @@ from typing import Any
 import xxhash
 
 from olmix.errors import DataError
-from olmix.files import canonical_json
+from olmix.files import canonical_json, write_bytes
 from olmix.proxy.recipe import RECIPE_VERSION, Recipe
-from olmix.proxy.tasks import EncodedTask, load_task, save_task
+from olmix.proxy.tasks import EncodedTask, load_task, task_to_bytes
 from olmix.runs.job import Setup
 from olmix.runs.journal import JOURNAL, Journal, evaluations_from_bytes
 from olmix.runs.sharing import Candidate, Entry
@@ -32,11 +32,11 @@ class TaskFile:
 
 def keep_task(task: EncodedTask, journal: Journal) -> TaskFile:
     """Write a task into the journal, for workers to read."""
-    content = f"{RECIPE_VERSION}\x1f{task.digest}\x1f{task.tokenizer}"
-    identity = xxhash.xxh3_128_hexdigest(content.encode())
-    path = journal.task_path(xxhash.xxh3_128_hexdigest(f"{content}\x1f{task.name}\x1f{task.sequence_length}".encode()))
-    if not path.exists():
-        save_task(task, path)
+    identity = xxhash.xxh3_128_hexdigest(f"{RECIPE_VERSION}\x1f{task.digest}\x1f{task.tokenizer}".encode())
+    content = task_to_bytes(task)
+    path = journal.task_path(xxhash.xxh3_128_hexdigest(content))
+    if not path.exists() or path.read_bytes() != content:
+        write_bytes(path, content)
     return TaskFile(task.name, identity, task.tokens, path)
 
 

@@ -8,6 +8,7 @@ the record then stands on its evaluations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,16 @@ def evaluations_from_bytes(key: str, content: bytes) -> dict[str, dict[str, Any]
         entry = orjson.loads(content)
         if entry["run"] == key and evaluations_to_bytes(key, entry["tasks"]) == content:
             scores: dict[str, dict[str, Any]] = entry["tasks"]
-            return scores
+            return {task: score for task, score in scores.items() if _is_score(score)}
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError):
         pass  # another run's, another hand's, or damaged: it is evaluated again
     return {}
+
+
+def _is_score(score: Mapping[str, Any]) -> bool:
+    """Whether a score is one that a proxy can have: a digest says that it is whole, not that it is true."""
+    numbers = [score.get(name) for name in ("bpb", "bytes", "uniform")]
+    return all(isinstance(number, int | float) and 0 < number < math.inf for number in numbers)
 
 
 class Journal:

@@ -45,6 +45,7 @@ class LocalEngine:
         self._stop = self._context.Value(c_bool, False)
         self._pool: ProcessPoolExecutor | None = None
         self._futures: dict[Future[None], str] = {}
+        self._unstarted: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -67,15 +68,22 @@ class LocalEngine:
                 (self._tokens, self._stop, taken, self._gpus),
             )
         for job in jobs:
-            self._futures[self._pool.submit(do, job, self._journal, self._setup)] = job.key
+            try:
+                self._futures[self._pool.submit(do, job, self._journal, self._setup)] = job.key
+            except (BrokenProcessPool, EOFError, ConnectionError):  # a worker, or the server that forks them, is dead
+                self._unstarted.append(job.key)
 
     def endings(self, seconds: float) -> list[Ending]:
         """What came of jobs; all that were in a pool that has broken are lost."""
+        if self._unstarted:
+            seconds = 0.0
         done, _ = wait(self._futures, timeout=seconds, return_when=FIRST_COMPLETED)
-        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+        if self._unstarted or any(isinstance(future.exception(), BrokenProcessPool) for future in done):
             done, _ = wait(self._futures)  # a broken pool breaks all of its futures at once
             self._close()
-        return [_ending(self._futures.pop(future), future) for future in done]
+        lost = [Ending(key, "lost", "its process died") for key in self._unstarted]
+        self._unstarted.clear()
+        return lost + [_ending(self._futures.pop(future), future) for future in done]
 
     def tokens(self) -> int:
         """Tokens done, told by workers step by step."""

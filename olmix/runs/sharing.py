@@ -33,9 +33,9 @@ Candidate = Mapping[str, Path]
 class Shared(Protocol):
     """A cache of finished work that outlives the journal and that others see."""
 
-    def store(self, entries: Sequence[Entry]) -> None:
-        """Keep the files of `entries`, which lie at their paths; what is kept already costs little. Raises nothing:
-        work goes on without a cache, after one line of warning."""
+    def store(self, entries: Sequence[Entry]) -> bool:
+        """Keep the files of `entries`, which lie at their paths, and say whether all are kept; what is kept already
+        costs little. Raises nothing: work goes on without a cache, after one line of warning."""
 
     def find(self, entries: Sequence[Entry]) -> dict[Entry, list[Candidate]]:
         """Candidates for each of `entries`, those with none left out. Raises nothing, as `store`."""
@@ -44,8 +44,9 @@ class Shared(Protocol):
 class Unshared:
     """No cache: nothing is kept, nothing is found."""
 
-    def store(self, entries: Sequence[Entry]) -> None:
+    def store(self, entries: Sequence[Entry]) -> bool:
         """Keep nothing."""
+        return not entries
 
     def find(self, entries: Sequence[Entry]) -> dict[Entry, list[Candidate]]:
         """Find nothing."""

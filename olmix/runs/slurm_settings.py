@@ -43,8 +43,8 @@ class SlurmSettings:
             raise ConfigError(f"runtime.yaml: slurm.memory: {self.memory!r} is no amount; write it as 8G")
         for line in self.sbatch:
             option = re.match(r"--([a-z][a-z0-9-]*)", line)
-            if option is None or not line.isprintable():
-                raise ConfigError(f"runtime.yaml: slurm.sbatch: {line!r} must be one line that starts with --option")
+            if option is None or not line.isprintable() or re.search(r"\s-", line):
+                raise ConfigError(f"runtime.yaml: slurm.sbatch: {line!r} must be one line with one --option")
             if any(ours.startswith(option[1]) for ours in OURS):
                 raise ConfigError(f"runtime.yaml: slurm.sbatch: --{option[1]} is set by olmix; take it out")
         if self.python is not None:

@@ -32,12 +32,13 @@ def run_entry(key: str, content: bytes, with_weights: bool) -> Entry:
 class TrainingJob:
     """Trains `spec`; the result is the run's record, without the names of this pipeline.
 
-    Without `keep_weights` a run whose weights were dropped after its evaluation counts as done, and nothing is shared
-    before that evaluation: a record alone is no evidence.
+    Without `keep_weights` a run whose weights were dropped after its evaluation on the tasks `measured` counts as done,
+    and nothing is shared before that evaluation: a record alone is no evidence.
     """
 
     spec: RunSpec
     keep_weights: bool = True
+    measured: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:
@@ -75,8 +76,23 @@ class TrainingJob:
         return self.keep_weights
 
     def find(self, journal: Journal) -> dict[str, Any] | None:
-        """The run's record."""
-        return journal.find_run(self.key, with_weights=self.keep_weights)
+        """The run's record, when it is whole and says itself that it was made from what this run is made from."""
+        record = journal.find_run(self.key, with_weights=self.keep_weights)
+        if record is None or not self._describes(record):
+            return None
+        if not self.keep_weights and not journal.weights_path(self.key).exists():
+            return record if self.measured <= journal.find_evaluations(self.key).keys() else None
+        return record
+
+    def _describes(self, record: Mapping[str, Any]) -> bool:
+        curves = record.get("set_curves")
+        return (
+            all(record.get(name) == value for name, value in self.spec.inputs.items())
+            and record.get("tokens") == self.tokens
+            and isinstance(record.get("curve"), list)
+            and isinstance(curves, dict)
+            and curves.keys() == self.spec.inputs["counts"].keys()
+        )
 
     def adopt(self, journal: Journal, found: Mapping[Entry, Sequence[Candidate]]) -> None:
         """Take the first candidate that is this run and whole."""
