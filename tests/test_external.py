@@ -360,7 +360,7 @@ def test_the_pipeline_stops_for_metrics_and_goes_on_with_them(tmp_path: Path) ->
     ran = project.command("dvc", "repro")
     assert (ran.code != 0, ran.stages[-1]) == (True, "evaluate")
     assert "9 of 9 runs to train elsewhere are missing" in ran.err
-    assert f"15 ids are not of this swarm, perhaps of an earlier one: {done[0]['run']}, " in ran.out
+    assert f"15 ids are not of this swarm, perhaps of an earlier one: {done[0]['run']}, " in ran.err
     rows = list(csv.DictReader(ratios.open()))
     assert list(rows[0]) == ["run", "code", "junk", "math", "web"]
     assert not {row["run"] for row in rows} & {row["run"] for row in done}
