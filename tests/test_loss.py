@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -55,6 +55,7 @@ def drawn(tokens: int, width: int, vocabulary: int, seed: int, spread: float = 1
     st.integers(0, 99),
     st.sampled_from([0, 1, 5, 30]),
 )
+@settings(deadline=None)
 def test_loss_and_gradients_are_the_plain_ones(
     tokens: int, width: int, vocabulary: int, at_once: int, seed: int, spread: int
 ) -> None:

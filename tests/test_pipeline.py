@@ -228,7 +228,7 @@ def test_a_new_task_is_evaluated_and_nothing_is_trained(accepted: Project) -> No
     ran = accepted.repro()
     assert ran.stages == ["evaluate", "fit", "propose", "validate"]
     assert ran.done("evaluate") == 15
-    evaluated = [len(list(folder.iterdir())) for folder in (accepted.root / ".olmix/evaluations").iterdir()]
+    evaluated = [len(accepted.json(path)["tasks"]) for path in (accepted.root / ".olmix/evaluations").iterdir()]
     assert evaluated.count(4) >= 15 + 2, "every run of the swarm and of the proposal has one more evaluation"
 
 

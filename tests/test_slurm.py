@@ -152,7 +152,7 @@ def test_jobs_that_slurm_ends_are_lost_and_trained_again(slurm: Cluster, project
         ids = [f"{submitted(slurm)[0]['ArrayJobId']}_{place}" for place in range(2)]
         waiting = {0: (), 1: ("--signal=USR2",)}  # as people cancel, and what comes before a time limit
         while waiting:
-            for path in project.glob(".olmix/slurm/*/*.tokens"):
+            for path in project.glob(".olmix/slurm/*/[0-9]*.tokens"):
                 words = waiting.pop(int(path.stem), None)
                 if words is not None:
                     slurm.ask("scancel", *words, ids[int(path.stem)])
@@ -200,7 +200,7 @@ def test_an_error_that_is_no_job_s_own_is_raised_and_says_what_goes_on(slurm: Cl
 
 def test_drivers_that_are_killed_leave_jobs_that_the_next_one_takes_up(slurm: Cluster, project: Path) -> None:
     drivers = [subprocess.Popen([sys.executable, "-c", DRIVER], cwd=project) for _ in range(2)]
-    wait(lambda: len(list(project.glob(".olmix/slurm/*/*.tokens"))) >= 1)
+    wait(lambda: len(list(project.glob(".olmix/slurm/*/[0-9]*.tokens"))) >= 1)
     for driver in drivers:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
