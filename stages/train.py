@@ -3,7 +3,7 @@
 from olmix.data.tokensets import open_token_sets
 from olmix.faces.config import load_params
 from olmix.faces.entry import run
-from olmix.faces.progress import run_with_progress, warn
+from olmix.faces.progress import SWARM, run_with_progress, warn
 from olmix.faces.runtime import load_runtime
 from olmix.files import output_folder
 from olmix.outputs.collapsed import COLLAPSED
@@ -25,7 +25,7 @@ def main() -> None:
     sets = open_token_sets(COLLAPSED, recipe.sequence_length)
     specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
     jobs = training_jobs(specs, keep, params.task_paths(), tokenizer, journal)
-    outcome = run_with_progress("train", jobs, journal, load_runtime(), RunCache(warn))
+    outcome = run_with_progress(SWARM, jobs, journal, load_runtime(), RunCache(warn))
     publish_runs(specs, outcome, swarm, journal, keep)
 
 

@@ -391,7 +391,7 @@ def test_a_remote_without_the_object_or_with_a_wrong_one(
             assert cache.find([ONE, TWO]).keys() == {TWO}
     assert clone.said == [
         "DVC remote 'team' lacks files of 1 of 2 runs that it names, or holds damaged ones; "
-        "these are trained here; run dvc push again"
+        "these are trained here; DVC pushes only what its outputs hold now"
     ]
     assert ("is not there" if harm == "missing" else "is damaged") in caplog.text
     assert not object_of(clone.root / ".dvc/cache", ONE, ONE.outputs[1]).exists()

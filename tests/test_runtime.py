@@ -29,7 +29,10 @@ def test_runtime_has_defaults_and_refuses_unknown_keys(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("workers: 0\n", "workers: write auto, or a whole number"), ("device: nonsense\n", "device: string should match")],
+    [
+        ("workers: 0\n", "workers: write auto, or a whole number"),
+        ("device: nonsense\n", "device: write auto, cpu, cuda, or one GPU"),
+    ],
 )
 def test_bad_runtime_is_one_line(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -36,12 +36,13 @@ ESTIMATED_FROM = 1_000_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 # Columns of evaluation suites are tasks' names as they stand: arc_challenge:rc::olmes.
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
-_SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+# G and P are how speeds are written.
+_SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12, "p": 10**15}
 _MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)x")
 # The recipe's budget, and the sizes that it is for (Olmix: 15M parameters or more at 5 times Chinchilla).
 LARGEST_MULTIPLE = 10_000
 MULTIPLE, REAL = 5.0, ("15m", "30m", "60m", "190m")
-_COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([kmbt]?)", re.IGNORECASE)
+_COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([kmbgtp]?)", re.IGNORECASE)
 
 
 def _count(value: object) -> object:
@@ -217,9 +218,12 @@ def _budget(value: object) -> object:
             if not 0 < float(match[1]) <= LARGEST_MULTIPLE:
                 raise ValueError(f"write a multiple above 0 and up to {LARGEST_MULTIPLE:,}, such as 5x")
             return text
-    count = _count(value)
+    try:
+        count = _count(value)
+    except ValueError:
+        count = None
     if isinstance(count, bool) or not isinstance(count, int) or not 0 < count < 2**63:
-        raise ValueError("write a whole number above 0, a multiple such as 5x, or auto")
+        raise ValueError("write a whole number above 0 such as 200k, a multiple such as 5x, or auto")
     return count
 
 
@@ -456,6 +460,10 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
     if location[:1] == ["domains"] and location[2:] == ["description"]:
         return f"{key}: descriptions stand together under the key `descriptions`, where an edit re-runs nothing"
     if error["type"] == "extra_forbidden":
+        if location[0] == "proxy" and location[-1] in Size.__dataclass_fields__:
+            return (
+                f"{key}: stands under proxy.size now; write size: {{layers: ..., heads: ..., width: ..., hidden: ...}}"
+            )
         close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1)
         return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")
     if location == ["proxy"] and error["input"] == "external":

@@ -116,7 +116,7 @@ class PlanView:
             lines.append(f"  recomputed though unchanged: {', '.join(freed)}")
         lines.append(self._virtual())
         lines.append(self._runs())
-        if self.cost is not None and plan.affected:
+        if self.cost is not None:
             lines += self.cost.to_text(self.runs, self.runs_without_reuse, self.validation_runs).splitlines()
         lines += ["", self._summary()]
         return "\n".join(lines)
@@ -160,7 +160,7 @@ class PlanView:
         )
         return (
             f"Runs: {self.runs} in the swarm ({self.runs_without_reuse} without reuse), "
-            f"{self.validation_runs} to validate the proposal; {found} at hand"
+            f"{self.validation_runs} to validate the proposal" + (f"; {found} at hand" if self.runs else "")
         )
 
     def _summary(self) -> str:
@@ -178,7 +178,12 @@ class PlanView:
             return f"Summary: {changes}; no proxy for the swarm; to run: {', '.join(self.stale)} and what follows"
         saved = 1 - self.runs / self.runs_without_reuse
         what = "runs to train elsewhere" if self.external else "proxy runs"
-        runs = f"{self.runs} {what}" + (f", {saved:.0%} fewer than without reuse" if saved > 0 else "")
+        at_hand = self.cost.at_hand if self.cost is not None else None
+        runs = (
+            f"{self.runs} {what}"
+            + (f" ({at_hand} at hand)" if at_hand else "")
+            + (f", {saved:.0%} fewer than without reuse" if saved > 0 else "")
+        )
         stale = f"; to run: {', '.join(self.stale)} and what follows" if self.stale else ""
         return f"Summary: {changes}; {runs}{stale}"
 

@@ -28,6 +28,8 @@ from olmix.runs.training_job import TrainingJob
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 LINE_SECONDS = 10.0
+# What the stage that trains the swarm calls itself.
+SWARM = "train"
 
 
 class ProgressDisplay:
@@ -105,7 +107,8 @@ def run_with_progress(
         f"{outcome.done} done now in {elapsed:.0f} s",
         file=sys.stderr,
     )
-    remember_speed([job for job in jobs if isinstance(job, TrainingJob)], outcome, elapsed, runtime)
+    if what == SWARM:  # a validation is too small to fill every worker
+        remember_speed([job for job in jobs if isinstance(job, TrainingJob)], outcome, elapsed, runtime)
     names = {job.key: job.name for job in jobs}
     for key, reason in outcome.failed.items():
         warn(f"{names[key]} was set aside: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +26,12 @@ RUNTIME = Path("runtime.yaml")
 def _workers(value: object) -> object:
     if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ValueError("write auto, or a whole number of processes from 1 on")
+    return value
+
+
+def _device(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError("write auto, cpu, cuda, or one GPU such as cuda:1")
     return value
 
 
@@ -65,7 +72,7 @@ class Runtime(Section):
     """`local` processes, an existing `slurm` cluster, or a `ray` cluster."""
     workers: Annotated[int | str, BeforeValidator(_workers)] = "auto"
     """Runs at once. `auto`: locally one a GPU, or one a core where there is none; on a cluster what it has room for."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, BeforeValidator(_device)] = "auto"
     """Device that proxies train on: `auto` is a GPU where there is one."""
     checkpoint_minutes: Annotated[Finite, Field(gt=0)] = 10.0
     """Minutes between two checkpoints of a run; shorter runs never write one."""

@@ -136,7 +136,10 @@ class RunCache:
         lacking = len(named - found.keys())
         if lacking:
             what = f"lacks files of {lacking} of {len(named)} runs that it names, or holds damaged ones"
-            raise Trouble("lacking", f"DVC remote {remote.name!r} {what}; these are trained here; run dvc push again")
+            raise Trouble(
+                "lacking",
+                f"DVC remote {remote.name!r} {what}; these are trained here; DVC pushes only what its outputs hold now",
+            )
 
     def _answers(
         self, remote: str, ask: Callable[[Question, Callable[[], None]], Answer], questions: Iterable[Question]

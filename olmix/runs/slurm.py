@@ -297,7 +297,7 @@ class SlurmEngine:
         left = self._left()
         raised = getattr(errors, told["error"], None)
         if raised is None:  # a defect, whose traceback is in the log
-            raise RuntimeError(f"{place.job.name}: {told['reason']}; see {self._log(place)}")
+            raise OlmixError(f"{place.job.name}: {told['reason']}; see {self._log(place)}{f'; {left}' if left else ''}")
         raise raised(f"{told['reason']}{f' ({left})' if left else ''}")
 
     def _lost(self, place: _Place, fate: str) -> Ending | None:
