@@ -29,7 +29,7 @@ def _workers(value: object) -> object:
     return value
 
 
-def _device(value: object) -> object:
+def _device_name(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise ValueError("write auto, cpu, cuda, or one GPU such as cuda:1")
     return value
@@ -72,7 +72,7 @@ class Runtime(Section):
     """`local` processes, an existing `slurm` cluster, or a `ray` cluster."""
     workers: Annotated[int | str, BeforeValidator(_workers)] = "auto"
     """Runs at once. `auto`: locally one a GPU, or one a core where there is none; on a cluster what it has room for."""
-    device: Annotated[str, BeforeValidator(_device)] = "auto"
+    device: Annotated[str, BeforeValidator(_device_name)] = "auto"
     """Device that proxies train on: `auto` is a GPU where there is one."""
     checkpoint_minutes: Annotated[Finite, Field(gt=0)] = 10.0
     """Minutes between two checkpoints of a run; shorter runs never write one."""
