@@ -13,13 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+import yaml
+
 from olmix.errors import ConfigError
 from olmix.files import canonical_json, parse_yaml
 from olmix.runs.sharing import Entry
 
 NAME = re.compile(r"[0-9a-f]{64}")
 LARGEST = 1 << 16
-_ALIAS = re.compile(rb"[&*]")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 # DVC's own hash of a stage in the form of `dvc.lock`; sizes do not count.
@@ -69,15 +71,24 @@ def entry_file(entry: Entry, outputs: Mapping[str, Stored], lock_hash: LockHash)
     return EntryFile(key_of(entry, lock_hash), lock_hash(content), dict(outputs), canonical_json(content))
 
 
+def _from_yaml(content: bytes, value: str) -> Any:
+    """What DVC wrote. An alias stands for a copy, and copies of copies fill any memory; no entry needs one."""
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content, Loader=yaml.SafeLoader)):
+            raise Refused("it has aliases")
+        return parse_yaml(content, value)
+    except (ConfigError, yaml.YAMLError, ValueError, TypeError) as error:  # TypeError: a key that is a list
+        raise Refused(str(error)) from None
+
+
 def read_entry_file(content: bytes, entry: Entry, value: str, lock_hash: LockHash) -> EntryFile:
     """What a file named `value` under the key of `entry` says, DVC's or ours; raises Refused with the reason."""
-    # An alias of YAML stands for a copy, and copies of copies fill any memory; no entry needs one.
-    if len(content) > LARGEST or _ALIAS.search(content):
-        raise Refused("it is too large for an entry, or has anchors or aliases")
+    if len(content) > LARGEST:
+        raise Refused("it is too large for an entry")
     try:
-        parsed = parse_yaml(content, value)
-    except (ConfigError, TypeError) as error:  # TypeError: a key that is a list
-        raise Refused(str(error)) from None
+        parsed = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        parsed = _from_yaml(content, value)
     if not isinstance(parsed, dict):
         raise Refused("not a stage")
     outs = parsed.get("outs")
