@@ -20,7 +20,7 @@ import yaml
 
 from olmix.errors import ConfigError, DataError, OlmixError
 
-_TEMPORARY = ".olmix-tmp-"
+TEMPORARY = ".olmix-tmp-"
 # Temporary files of another machine, whose processes cannot be asked after, are swept when they are this old.
 _FOREIGN_SECONDS = 24 * 3600.0
 
@@ -32,7 +32,7 @@ def _host() -> str:
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with a file that becomes `path` when it is whole; the old file stays when anything fails."""
-    temporary = path.with_name(f"{_TEMPORARY}{_host()}-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -56,8 +56,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what writers that are no longer alive left under temporary names below `folder`."""
-    for leftover in folder.rglob(f"{_TEMPORARY}*") if folder.is_dir() else ():
-        host, writer = [*leftover.name.removeprefix(_TEMPORARY).split("-"), "", ""][:2]
+    for leftover in folder.rglob(f"{TEMPORARY}*") if folder.is_dir() else ():
+        host, writer = [*leftover.name.removeprefix(TEMPORARY).split("-"), "", ""][:2]
         with contextlib.suppress(FileNotFoundError):  # another process sweeps, or the file has been renamed
             if host != _host():
                 alive = time.time() - leftover.stat().st_mtime < _FOREIGN_SECONDS

@@ -19,7 +19,8 @@ def main() -> None:
     keep, seeds = params.proxy.keep_weights, params.validation_seeds()
     if not seeds:  # also where proxies are trained elsewhere
         keep_runs([], journal, keep)
-        return write_validation({})
+        write_validation({})
+        return
     plan, tokenizer, paths = read_plan(), params.load_tokenizer(), params.task_paths()
     recipe = params.recipe(tokenizer.vocabulary)
     sets = token_sets(plan, recipe.sequence_length, params.scale(recipe))

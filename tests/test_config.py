@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from olmix.errors import ConfigError
-from olmix.faces.config import PARAMS, Params, check, load_params, parse_count
+from olmix.faces.checking import check, parse_count
+from olmix.faces.config import PARAMS, Params, load_params
 from olmix.files import inside, read_yaml
 
 REPOSITORY = Path(__file__).parent.parent

@@ -99,8 +99,8 @@ class Memory:
         return True
 
 
-def local(journal: Journal) -> Callable[[int], LocalEngine]:
-    return lambda _: LocalEngine(journal, Setup(), 2)
+def local(journal: Journal) -> Callable[[], LocalEngine]:
+    return lambda: LocalEngine(journal, Setup(), 2)
 
 
 def run(tmp_path: Path, jobs: list[Job], shared: Memory | None = None) -> tuple[Any, list[Progress], Journal]:
@@ -157,12 +157,6 @@ def test_what_the_shared_cache_holds_is_not_done_and_what_is_done_goes_into_it(t
     assert shared.given == [["job b"], ["job here", "job a", "job b"]]
 
 
-def test_a_candidate_that_cannot_be_used_is_done_here(tmp_path: Path) -> None:
-    (tmp_path / "broken.json").write_text("{half")
-    with pytest.raises(DataError, match="not JSON"):  # this job trusts what it is given; real ones look it over
-        run(tmp_path, [Job("a")], Memory({"job a": tmp_path / "broken.json"}))
-
-
 def test_an_interrupted_driver_stores_what_was_finished_and_says_what_goes_on(tmp_path: Path) -> None:
     shared, journal = Memory(), Journal(tmp_path)
 
@@ -176,7 +170,7 @@ def test_an_interrupted_driver_stores_what_was_finished_and_says_what_goes_on(tm
             return "2 jobs go on"
 
     with pytest.raises(KeyboardInterrupt, match="2 jobs go on"):
-        run_jobs([Job(f"{k}") for k in range(30)], journal, lambda _: Cluster(journal, Setup(), 2), interrupt, shared)
+        run_jobs([Job(f"{k}") for k in range(30)], journal, lambda: Cluster(journal, Setup(), 2), interrupt, shared)
     assert 0 < len(shared.given[0]) < 30
 
 
@@ -226,18 +220,15 @@ def test_an_evaluation_that_was_edited_is_measured_again(tmp_path: Path) -> None
 
 
 def test_a_record_of_another_recipe_under_this_key_is_no_result(tmp_path: Path) -> None:
-    recipe = Recipe(1, 2, 8, 8, 300, 8, 640, 4, 0.01)
-    job = TrainingJob(RunSpec("0000", {"a": 80}, {"a": TokenSet("a", tmp_path, "f" * 32, 9)}, recipe, 0))
-    journal = Journal(tmp_path)
-    write_bytes(journal.weights_path(job.key), b"weights")
-    whole = {**job.spec.inputs, "tokens": 640, "curve": [], "set_curves": {"f" * 32: []}}
-    journal.finish_run(job.key, whole)
+    journal, job = Journal(tmp_path), TrainingJob(RUN)
+    write_bytes(journal.weights_path(RUN.key), b"weights")
+    journal.finish_run(RUN.key, RECORD)
     assert job.find(journal) is not None
-    for part in ({"recipe": {**whole["recipe"], "layers": 2}}, {"seed": 1}, {"counts": {}}, {"set_curves": {}}):
-        journal.finish_run(job.key, {**whole, **part})
+    for part in ({"recipe": {**RECORD["recipe"], "layers": 2}}, {"seed": 1}, {"counts": {}}, {"set_curves": {}}):
+        journal.finish_run(RUN.key, {**RECORD, **part})
         assert job.find(journal) is None, part
-    for name in whole:
-        journal.finish_run(job.key, {key: value for key, value in whole.items() if key != name})
+    for name in RECORD:
+        journal.finish_run(RUN.key, {key: value for key, value in RECORD.items() if key != name})
         assert job.find(journal) is None, name
 
 
@@ -283,16 +274,41 @@ def test_a_stage_whose_dvc_is_gone_knows_it_through_any_shell(tmp_path: Path) ->
     assert told.read_text() == "gone"
 
 
+RUN = RunSpec(
+    "0000", {"a": 80}, {"a": TokenSet("a", Path("a.npy"), "f" * 32, 9)}, Recipe(1, 2, 8, 8, 300, 8, 640, 4, 0.01), 0
+)
+RECORD = {**RUN.inputs, "tokens": 640, "curve": [], "set_curves": {"f" * 32: []}}
+SCORE = {"bpb": 1.0, "bytes": 5, "uniform": 4.0}
+
+
 def test_a_run_whose_weights_were_dropped_stands_on_its_evaluations(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    write_bytes(journal.weights_path("k"), b"weights")
-    journal.finish_run("k", {"seed": 1})
-    assert journal.find_run("k", with_weights=False) is not None
-    journal.drop_weights("k")
-    assert journal.find_run("k", with_weights=False) is None
-    journal.store_evaluations("k", {"task": {"bpb": 1.0, "bytes": 5, "uniform": 4.0}})
-    assert journal.find_run("k", with_weights=False) is not None
-    assert journal.find_run("k") is None
+    journal, keeping = Journal(tmp_path), TrainingJob(RUN)
+    dropping = TrainingJob(RUN, keep_weights=False, measured=frozenset(["one", "two"]))
+    write_bytes(journal.weights_path(RUN.key), b"weights")
+    journal.finish_run(RUN.key, RECORD)
+    assert keeping.find(journal) == dropping.find(journal) is not None
+    journal.drop_weights(RUN.key)
+    assert keeping.find(journal) is None
+    for task, stands in (("one", False), ("two", True)):
+        assert dropping.find(journal) is None
+        journal.store_evaluations(RUN.key, {task: SCORE})
+        assert (dropping.find(journal) is not None) is stands
+    write_bytes(journal.weights_path(RUN.key), b"another's")
+    assert dropping.find(journal) is None
+
+
+def test_the_first_candidate_that_is_whole_is_adopted(tmp_path: Path) -> None:
+    job, theirs, ours = TrainingJob(RUN), Journal(tmp_path / "theirs"), Journal(tmp_path / "ours")
+    write_bytes(theirs.weights_path(RUN.key), b"weights")
+    theirs.finish_run(RUN.key, RECORD)
+    write_bytes(tmp_path / "damaged", b"weight")
+    record, weights = job.entry.outputs
+    whole = {record: theirs.record_path(RUN.key), weights: theirs.weights_path(RUN.key)}
+    job.adopt(ours, {job.entry: [{**whole, weights: tmp_path / "damaged"}]})
+    assert job.find(ours) is None
+    job.adopt(ours, {job.entry: [{**whole, weights: tmp_path / "damaged"}, whole]})
+    assert job.find(ours) == theirs.find_run(RUN.key)
+    assert ours.weights_path(RUN.key).read_bytes() == b"weights"
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ from olmix.core.plan import EMPTY, Reuse, make_plan
 from olmix.core.seeds import named_key
 from olmix.core.swarm import Sampling
 from olmix.errors import ConfigError, DataError, SwarmError
-from olmix.faces.config import PARAMS, Params, check
+from olmix.faces.checking import check
+from olmix.faces.config import PARAMS, Params
 from olmix.faces.mixture_view import measured_lines
 from olmix.faces.plan_view import PlanView
 from olmix.files import read_json

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from olmix.faces.config import COSMETIC
-from tests.project import Project
+from tests.project import DOMAINS, Project
 
 # The stages that read each section; a leaf of it makes at least one of them stale, and no other.
 READERS = {
@@ -25,6 +25,7 @@ READERS = {
     "solve": {"propose"},
     "validate": {"validate"},
 }
+PREPARE = {f"prepare@{name}" for name in DOMAINS}
 EXACT = {
     "domains.web.path": {"prepare@web", "plan"},
     "swarm.seed": {"swarm"},
@@ -33,25 +34,8 @@ EXACT = {
     "target.repetition": {"propose"},
     "proxy.learning_rate": {"train", "validate"},
     "proxy.keep_weights": {"train", "evaluate", "validate"},
-    "proxy.size.layers": {
-        "prepare@code",
-        "prepare@junk",
-        "prepare@math",
-        "prepare@web",
-        "collapse",
-        "train",
-        "validate",
-    },
-    "proxy.external": {
-        "prepare@code",
-        "prepare@junk",
-        "prepare@math",
-        "prepare@web",
-        "collapse",
-        "train",
-        "evaluate",
-        "validate",
-    },
+    "proxy.size.layers": {*PREPARE, "collapse", "train", "validate"},
+    "proxy.external": {*PREPARE, "collapse", "train", "evaluate", "validate"},
     "proxy.sequence_length": {"collapse", "train", "validate"},
     "validate.seeds": {"validate"},
     "objective.weights.reasoning": {"fit", "propose", "validate"},

@@ -61,10 +61,10 @@ class Cluster:
     address: str
     folder: Path
 
-    def engine(self, **options: Any) -> Callable[[int], RayEngine]:
+    def engine(self, **options: Any) -> Callable[[], RayEngine]:
         """What opens an engine on this cluster."""
         settings = RaySettings(self.address, **options)
-        return lambda _: RayEngine(Journal(), SETUP, settings, 2)
+        return lambda: RayEngine(Journal(), SETUP, settings, 2)
 
     def left(self) -> list[str]:
         """What the node still holds of jobs and inputs."""
@@ -150,7 +150,7 @@ def locally(jobs: int) -> Engine:
     return LocalEngine(Journal(), SETUP, min(jobs, 2))
 
 
-def done(jobs: Sequence[Job], open_engine: Callable[[int], Engine]) -> tuple[Outcome, list[Progress]]:
+def done(jobs: Sequence[Job], open_engine: Callable[[], Engine]) -> tuple[Outcome, list[Progress]]:
     seen: list[Progress] = []
     return run_jobs(jobs, Journal(), open_engine, seen.append), seen
 
@@ -270,7 +270,7 @@ def test_a_swarm_and_its_evaluations_are_those_of_the_local_engine(
     assert seen[-1] == Progress(0, 3, 3, 3 * evaluations[0].tokens, 3 * evaluations[0].tokens)
     assert cluster.left() == []
     # A second start finds all, and needs no engine for it.
-    again, _ = done([*runs, *evaluations[3:]], lambda _: pytest.fail("there is nothing to do"))
+    again, _ = done([*runs, *evaluations[3:]], lambda: pytest.fail("there is nothing to do"))
     assert again.in_journal == 6
 
     (tmp_path / "elsewhere").mkdir()
@@ -362,7 +362,7 @@ from olmix.runs.ray_cluster import RayEngine, RaySettings
 from tests.test_ray import Plain
 
 outside, trouble = Path(sys.argv[1]), sys.argv[2]
-open_engine = lambda _: RayEngine(Journal(), Setup(), RaySettings(), None)
+open_engine = lambda: RayEngine(Journal(), Setup(), RaySettings(), None)
 jobs = [Plain("x", outside, trouble), Plain("y", outside)]
 run_jobs(jobs, Journal(), open_engine, lambda progress: None)
 """

@@ -15,7 +15,7 @@ from olmix.core.plan import EMPTY, Plan, Reuse, make_plan
 from olmix.core.repetition import Scale
 from olmix.data.manifest import TOKENS
 from olmix.data.tokensets import draw_virtual, open_token_sets, read_tokens, rows_of, write_tokens
-from olmix.outputs.collapsed import COLLAPSED, coarse_domains, token_sets, write_collapsed
+from olmix.outputs.collapsed import COLLAPSED, coarse_domains, part_of, token_sets, write_collapsed
 from olmix.proxy.recipe import Recipe
 from olmix.runs.record import published, spec_for
 from tests.project import Project
@@ -78,6 +78,13 @@ def test_the_part_is_the_first_of_the_sample_and_the_sample_stays(plan: Plan) ->
     assert np.array_equal(rows_of(read_tokens(sets["big"].path), LENGTH), whole[:250])
     assert len(read_tokens(TOKENS / "big.npy")) == 20_000
     assert sets["big"].identity != token_sets(plan, LENGTH, None)["big"].identity
+
+
+def test_a_part_of_all_rows_is_the_whole_with_its_remainder() -> None:
+    tokens = np.arange(8 * 5 + 1 + 6, dtype="<u2")
+    assert part_of(tokens, 5, 8) is tokens
+    assert part_of(tokens, 9, 8) is tokens
+    assert len(part_of(tokens, 4, 8)) == 33
 
 
 def test_members_of_the_virtual_domain_repeat_as_the_target_s_do(plan: Plan) -> None:

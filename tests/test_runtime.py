@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,22 +45,30 @@ def test_bad_runtime_is_one_line(text: str, message: str, tmp_path: Path, monkey
     assert load_runtime() == Runtime()
 
 
-def opened(tmp_path: Path, jobs: int = 100, **settings: object) -> object:
-    return Runtime.model_validate(settings).opener(Journal(tmp_path))(jobs)
+def opened(tmp_path: Path, **settings: object) -> Any:
+    return Runtime.model_validate(settings).open_engine(Journal(tmp_path))
 
 
-def test_the_engine_is_the_one_that_is_named(tmp_path: Path) -> None:
+def test_local_processes_are_one_a_core(tmp_path: Path) -> None:
     local = opened(tmp_path)
     assert isinstance(local, LocalEngine)
     assert (local._workers, local._setup.device, local._setup.checkpoint_seconds) == (cores(), "cpu", 600.0)
     assert opened(tmp_path, workers=7)._workers == 7
-    assert opened(tmp_path, jobs=3, workers=7)._workers == 3
-    ray = opened(tmp_path, engine="ray", ray={"gpus": 1}, checkpoint_minutes=2)
-    assert isinstance(ray, RayEngine)
-    assert (ray._setup.device, ray._setup.checkpoint_seconds) == ("cuda", 120.0)
-    cluster = opened(tmp_path, engine="slurm", slurm={"gpus": 1, "sbatch": ["--account=lm"]}, device="cpu")
-    assert isinstance(cluster, SlurmEngine)
-    assert (cluster._setup.device, cluster._settings.sbatch) == ("cpu", ("--account=lm",))
+
+
+def test_ray_is_given_its_settings(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    engine = opened(tmp_path, engine="ray", ray={"gpus": 1}, checkpoint_minutes=2)
+    assert isinstance(engine, RayEngine)
+    assert (engine._setup.device, engine._setup.checkpoint_seconds) == ("cuda", 120.0)
+
+
+def test_slurm_is_given_its_settings(slurm: Cluster, tmp_path: Path) -> None:  # noqa: F811
+    given = {"gpus": 1, "python": "python3", "sbatch": ["--account=lm"]}
+    engine = opened(tmp_path, engine="slurm", slurm=given, device="cpu")
+    assert isinstance(engine, SlurmEngine)
+    settings = engine._settings
+    assert (engine._setup.device, settings.sbatch, settings.python) == ("cpu", ("--account=lm",), "python3")
 
 
 def test_gpus_are_shared_out_a_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +93,7 @@ def untrained(accepted: Project) -> Project:
 
 
 def test_ray_trains_runs_to_the_same_bytes(untrained: Project, accepted_template: Project) -> None:
+    pytest.importorskip("ray")
     untrained.write("runtime.yaml", "engine: ray\nworkers: 2\n")
     assert untrained.expect("python", "stages/train.py").done("train") == 4
     assert proxies(untrained) == proxies(accepted_template)

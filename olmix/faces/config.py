@@ -5,14 +5,12 @@ Every field carries its own documentation; docs/params.md is generated from it.
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from olmix.core.fitting import FitSettings
 from olmix.core.laws import AUTO, LOG_LINEAR, law_kinds
@@ -22,6 +20,7 @@ from olmix.core.swarm import Sampling
 from olmix.data.manifest import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import ConfigError
+from olmix.faces.checking import Count, Finite, Name, Section, TaskName, check, count
 from olmix.files import inside, read_yaml
 from olmix.outputs.proposal import Target
 from olmix.proxy.recipe import Recipe
@@ -33,61 +32,10 @@ COSMETIC = ("descriptions",)
 # Tokens of a domain's sample when no proxy reads it: enough to estimate how many tokens the domain's bytes make.
 ESTIMATED_FROM = 1_000_000
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-# Columns of evaluation suites are tasks' names as they stand: arc_challenge:rc::olmes.
-_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
-# G and P are how speeds are written.
-_SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12, "p": 10**15}
 _MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)x")
-# The recipe's budget, and the sizes that it is for (Olmix: 15M parameters or more at 5 times Chinchilla).
 LARGEST_MULTIPLE = 10_000
+# The recipe's budget, and the sizes that it is for (Olmix: 15M parameters or more at 5 times Chinchilla).
 MULTIPLE, REAL = 5.0, ("15m", "30m", "60m", "190m")
-_COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([kmbgtp]?)", re.IGNORECASE)
-
-
-def _count(value: object) -> object:
-    """A whole number, or text such as 200k, 10M, 1.5B, 1T or 1e12."""
-    if isinstance(value, str):
-        match = _COUNT.fullmatch(value.replace("_", "").strip())
-        if match is None:
-            raise ValueError("write a whole number, or one with k, M, B or T behind it, such as 200k or 1T")
-        number = float(match[1]) * _SUFFIXES.get(match[2].lower(), 1)
-        if not math.isfinite(number) or number != int(number):
-            raise ValueError("write a whole number")
-        return int(number)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _name(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not text; put the name in quotes")
-    if not _NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name; use a-z, 0-9, _ and -, start with a letter or digit, at most 64")
-    return value
-
-
-def _task(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not text; put the name in quotes")
-    if not _TASK.fullmatch(value):
-        raise ValueError(
-            f"{value!r} is not the name of a task; use A-Z, a-z, 0-9 and _ - . :, start with a letter or digit, "
-            "at most 128"
-        )
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_count), Field(gt=0, lt=2**63)]
-Name = Annotated[str, BeforeValidator(_name)]
-TaskName = Annotated[str, BeforeValidator(_task)]
-Model = TypeVar("Model", bound=BaseModel)
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """A mapping of a file that people edit: nothing unknown, nothing of another type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
 
 
 class DomainConfig(Section):
@@ -202,9 +150,12 @@ class SizeConfig(Section):
 
 
 def _size(value: object) -> object:
-    if isinstance(value, dict | SizeConfig) or (isinstance(value, str) and value in SIZES):
-        return value
-    raise ValueError(f"no such size; the sizes are {', '.join(SIZES)}, or write {{layers, heads, width, hidden}}")
+    """The dimensions that a name stands for; a mapping as it is."""
+    if isinstance(value, str) and value in SIZES:
+        return asdict(SIZES[value])
+    if not isinstance(value, dict | SizeConfig):
+        raise ValueError(f"no such size; the sizes are {', '.join(SIZES)}, or write {{layers, heads, width, hidden}}")
+    return value
 
 
 def _budget(value: object) -> object:
@@ -219,12 +170,12 @@ def _budget(value: object) -> object:
                 raise ValueError(f"write a multiple above 0 and up to {LARGEST_MULTIPLE:,}, such as 5x")
             return text
     try:
-        count = _count(value)
+        tokens = count(value)
     except ValueError:
-        count = None
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 < count < 2**63:
+        tokens = None
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 < tokens < 2**63:
         raise ValueError("write a whole number above 0 such as 200k, a multiple such as 5x, or auto")
-    return count
+    return tokens
 
 
 class ProxyConfig(Section):
@@ -233,7 +184,7 @@ class ProxyConfig(Section):
     external: bool = False
     """true: the swarm is trained elsewhere; `dvc repro` writes build/ratios.csv and waits for external/metrics.csv."""
 
-    size: Annotated[str | SizeConfig, BeforeValidator(_size)]
+    size: Annotated[SizeConfig, BeforeValidator(_size)]
     """100k (the sample's), 1m, 15m (for real work), 30m, 60m or 190m, or {layers, heads, width, hidden}."""
     sequence_length: Annotated[int, Field(gt=1)]
     """Tokens of a sequence."""
@@ -265,7 +216,7 @@ class ProxyConfig(Section):
     @property
     def shape(self) -> Size:
         """The model's size."""
-        return SIZES[self.size] if isinstance(self.size, str) else Size(**self.size.model_dump())
+        return Size(**self.size.model_dump())
 
     def budget(self, vocabulary: int) -> int:
         """Tokens of a run; parameters are counted without the input embedding."""
@@ -276,7 +227,7 @@ class ProxyConfig(Section):
 
     @model_validator(mode="after")
     def _auto(self) -> ProxyConfig:
-        if self.tokens == "auto" and self.size not in REAL:
+        if self.tokens == "auto" and self.shape not in [SIZES[name] for name in REAL]:
             raise ValueError(f"tokens: auto is for {', '.join(REAL)}; write a count, or a multiple such as 5x")
         return self
 
@@ -424,65 +375,6 @@ class Params(Section):
         return Sampling(swarm.seed, swarm.concentration, swarm.floor, swarm.topic_minimum)
 
 
-def parse_count(text: str) -> int:
-    """A count given on the command line, such as 1T; raises ConfigError."""
-    try:
-        return int(str(_count(text)))
-    except ValueError as error:
-        raise ConfigError(f"{text!r}: {error}") from None
-
-
 def load_params() -> Params:
     """Read and check params.yaml of the project in the current folder; raises ConfigError, one line."""
     return check(PARAMS, read_yaml(PARAMS), Params)
-
-
-def check(path: Path, content: object, model: type[Model]) -> Model:
-    """`content` of the file `path` as `model`; raises ConfigError that names every offending key in one line."""
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds {type(content).__name__}, not a mapping of keys")
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        # Where a name or a mapping may stand, pydantic also complains that the mapping is no name.
-        told = [e for e in error.errors() if e["loc"][-1:] != ("str",)] or error.errors()
-        raise ConfigError("; ".join(f"{path}: {_explain(e, model)}" for e in told)) from None
-
-
-def _explain(error: Any, model: type[BaseModel]) -> str:
-    """One pydantic error as `key: reason`."""
-    location = [
-        part
-        for part in error["loc"]
-        if part not in ("[key]", "str", "SizeConfig") and not str(part).startswith(("function-", "literal["))
-    ]
-    key = ".".join(str(part) for part in location)
-    if location[:1] == ["domains"] and location[2:] == ["description"]:
-        return f"{key}: descriptions stand together under the key `descriptions`, where an edit re-runs nothing"
-    if error["type"] == "extra_forbidden":
-        if location[0] == "proxy" and location[-1] in Size.__dataclass_fields__:
-            return (
-                f"{key}: stands under proxy.size now; write size: {{layers: ..., heads: ..., width: ..., hidden: ...}}"
-            )
-        close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1)
-        return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")
-    if location == ["proxy"] and error["input"] == "external":
-        return "proxy: external is a key of it; write `external: true` under proxy, beside the other keys"
-    if error["type"] == "missing":
-        return f"{key}: missing; add it"
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if error["type"] != "value_error" else message
-    shown = error["input"]
-    given = f" (it is {shown!r})" if isinstance(shown, str | int | float | bool) and repr(shown) not in message else ""
-    return f"{key}: {message}{given}" if key else f"{message}{given}"
-
-
-def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
-    """Keys that are allowed at `location`."""
-    for part in location:
-        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        if field is None:
-            continue  # a name, such as a domain's: its model was found one step before
-        nested = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)]
-        model = next((a for a in nested if issubclass(a, BaseModel)), model)
-    return [field.alias or name for name, field in model.model_fields.items()]

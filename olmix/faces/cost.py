@@ -17,7 +17,8 @@ from olmix.errors import OlmixError
 from olmix.faces.config import Params
 from olmix.faces.runtime import Runtime
 from olmix.files import read_json, write_json
-from olmix.outputs.collapsed import token_sets
+from olmix.outputs.collapsed import part_of, token_sets
+from olmix.outputs.evaluations import training_jobs
 from olmix.outputs.proxies import swarm_specs
 from olmix.outputs.swarm_file import make_swarm
 from olmix.pipeline import RunCache
@@ -130,17 +131,17 @@ def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[st
     if sum(path.stat().st_size for path in files) > READ_AT_MOST:
         return None
     sets = token_sets(plan, recipe.sequence_length, scale, [n for n in needed if n not in samples])
+    length = recipe.sequence_length
     for name, tokens in samples.items():
-        if scale is not None:
-            tokens = tokens[: scale.rows(plan.dataset.domains[name].tokens) * recipe.sequence_length + 1]  # noqa: PLW2901
-        rows = row_count(tokens, recipe.sequence_length)
-        sets[name] = TokenSet(name, TOKENS / f"{name}.npy", identity_of(tokens), rows)
+        part = part_of(tokens, scale.rows(plan.dataset.domains[name].tokens), length) if scale else tokens
+        sets[name] = TokenSet(name, TOKENS / f"{name}.npy", identity_of(part), row_count(part, length))
     if plan.space.members:
         drawn = draw_virtual(plan.space.members, sets, recipe.sequence_length, recipe.sequences)
         sets[VIRTUAL] = TokenSet(VIRTUAL, TOKENS, identity_of(drawn), len(drawn))
     swarm = make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
     specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
-    jobs = {spec.key: TrainingJob(spec, params.proxy.keep_weights) for spec in specs}
+    paths, tokenizer = params.task_paths(), params.load_tokenizer()
+    jobs = {job.key: job for job in training_jobs(specs, params.proxy.keep_weights, paths, tokenizer, journal)}
     missing = {key: job for key, job in jobs.items() if job.find(journal) is None}
     held = RunCache(lambda _: None).held([entry for job in missing.values() for entry in job.sought])
     gone = {key for key, job in missing.items() if not held.issuperset(job.sought)}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from olmix.core.fitting import FitSettings
 from olmix.core.laws import LOG_LINEAR
 from olmix.errors import ConfigError
-from olmix.faces.config import Count, Finite, check
+from olmix.faces.checking import Count, Finite, check
 from olmix.files import read_yaml
 from olmix.results.table import read_result_table
 

@@ -154,7 +154,7 @@ class PlanView:
                 f"Runs: {self.runs} to train elsewhere ({self.runs_without_reuse} without reuse); "
                 "their weights come into build/ratios.csv, their metrics go into external/"
             )
-        at_hand = self.cost.at_hand if self.cost is not None else None
+        at_hand = self._at_hand
         found = (
             "those in the journal or the cache are" if at_hand is None else f"{at_hand} of the swarm's {self.runs} are"
         )
@@ -162,6 +162,10 @@ class PlanView:
             f"Runs: {self.runs} in the swarm ({self.runs_without_reuse} without reuse), "
             f"{self.validation_runs} to validate the proposal" + (f"; {found} at hand" if self.runs else "")
         )
+
+    @property
+    def _at_hand(self) -> int | None:
+        return self.cost.at_hand if self.cost is not None else None
 
     def _summary(self) -> str:
         counts = [
@@ -178,10 +182,9 @@ class PlanView:
             return f"Summary: {changes}; no proxy for the swarm; to run: {', '.join(self.stale)} and what follows"
         saved = 1 - self.runs / self.runs_without_reuse
         what = "runs to train elsewhere" if self.external else "proxy runs"
-        at_hand = self.cost.at_hand if self.cost is not None else None
         runs = (
             f"{self.runs} {what}"
-            + (f" ({at_hand} at hand)" if at_hand else "")
+            + (f" ({self._at_hand} at hand)" if self._at_hand else "")
             + (f", {saved:.0%} fewer than without reuse" if saved > 0 else "")
         )
         stale = f"; to run: {', '.join(self.stale)} and what follows" if self.stale else ""

@@ -9,7 +9,8 @@ from olmix.core.limits import domain_caps
 from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
 from olmix.data.manifest import dataset_of
 from olmix.errors import ConfigError
-from olmix.faces.config import PARAMS, Params, load_params, parse_count
+from olmix.faces.checking import parse_count
+from olmix.faces.config import PARAMS, Params, load_params
 from olmix.faces.cost import cost_of, runs_at_hand
 from olmix.faces.current import current_manifests, preflight
 from olmix.faces.plan_view import PlanView

@@ -99,7 +99,7 @@ def run_with_progress(
     """Run `jobs` on the engine that runtime.yaml names, and say on standard error what came of them."""
     start = time.monotonic()
     with ProgressDisplay(what) as display:
-        outcome = run_jobs(jobs, journal, runtime.opener(journal), display, shared, check)
+        outcome = run_jobs(jobs, journal, lambda: runtime.open_engine(journal), display, shared, check)
     elapsed = time.monotonic() - start
     cached = f"{outcome.in_cache} in the cache, " if outcome.in_cache else ""
     print(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from olmix.errors import ConfigError
-from olmix.faces.config import Count, Finite, Section, check
+from olmix.faces.checking import Count, Finite, Section, check
 from olmix.files import read_yaml
 from olmix.proxy.devices import count_gpus
 from olmix.runs.engine import Engine
@@ -50,6 +49,8 @@ class SlurmConfig(Section):
     """Time limit of a run; one that does not come through goes on from its checkpoint in another job."""
     array: Annotated[int, Field(gt=0)] = 1000
     """Most runs of one job array; the cluster's own limit counts when it is lower."""
+    python: str | None = None
+    """Command that starts Python on a node, where it is not the one that runs dvc."""
     sbatch: list[str] = Field(default_factory=list)
     """More options as they stand behind #SBATCH, such as --account=lm."""
 
@@ -75,29 +76,26 @@ class Runtime(Section):
     device: Annotated[str, BeforeValidator(_device_name)] = "auto"
     """Device that proxies train on: `auto` is a GPU where there is one."""
     checkpoint_minutes: Annotated[Finite, Field(gt=0)] = 10.0
-    """Minutes between two checkpoints of a run; shorter runs never write one."""
+    """Minutes between two checkpoints of a run; a shorter one writes none unless it is stopped."""
     flops_per_second: Count | None = None
     """Speed of all workers together, such as 250T, for the hours of `olmix plan`; else that of the last swarm."""
     slurm: SlurmConfig = Field(default_factory=SlurmConfig)
     ray: RayConfig = Field(default_factory=RayConfig)
 
-    def opener(self, journal: Journal) -> Callable[[int], Engine]:
-        """What opens the engine for so many jobs; raises ConfigError for a device that is not there."""
+    def open_engine(self, journal: Journal) -> Engine:
+        """The engine, not started yet; raises ConfigError for one, or a device, that is not there."""
         most = None if isinstance(self.workers, str) else self.workers
         seconds = 60 * self.checkpoint_minutes
         if self.engine == "slurm":
             slurm = SlurmSettings(**{**self.slurm.model_dump(), "sbatch": tuple(self.slurm.sbatch)})
-            setup = Setup(self._device(slurm.gpus), seconds)
-            return lambda _: SlurmEngine(journal, setup, slurm, most)
+            return SlurmEngine(journal, Setup(self._device(slurm.gpus), seconds), slurm, most)
         if self.engine == "ray":
             ray = RaySettings(**self.ray.model_dump())
-            setup = Setup(self._device(ray.gpus), seconds)
-            return lambda _: RayEngine(journal, setup, ray, most)
+            return RayEngine(journal, Setup(self._device(ray.gpus), seconds), ray, most)
         gpus = count_gpus() if self.device in ("auto", "cuda") else 0
         if self.device == "cuda" and not gpus:
             raise ConfigError("runtime.yaml: device: cuda, and there is no GPU here; set it to auto or cpu")
-        workers = most or gpus or cores()
-        return lambda jobs: LocalEngine(journal, Setup(self._device(gpus), seconds), min(workers, jobs), gpus)
+        return LocalEngine(journal, Setup(self._device(gpus), seconds), most or gpus or cores(), gpus)
 
     def _device(self, gpus: float) -> str:
         if self.device == "auto":

@@ -15,7 +15,8 @@ from olmix.core.objective import Array
 from olmix.core.sweep import Cell, sweep
 from olmix.core.trust import Problem
 from olmix.errors import ConfigError, PipelineError
-from olmix.faces.config import load_params, parse_count
+from olmix.faces.checking import parse_count
+from olmix.faces.config import load_params
 from olmix.faces.fit_options import FitOptions
 from olmix.faces.fitting import caps_of, read_inputs
 from olmix.outputs.law_file import LAW, read_laws

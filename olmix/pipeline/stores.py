@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from olmix.files import TEMPORARY
 from olmix.pipeline.entry_files import NAME, EntryFile, LockHash, Refused, Stored, entry_file, key_of, read_entry_file
 from olmix.runs.sharing import Candidate, Entry
 
 _log = logging.getLogger(__name__)
-_TEMPORARY = ".olmix-tmp-"
 _A_DAY = 86_400.0
 # The kind of trouble that is none: a project by itself. A later stage of the same pipeline need not say it again.
 NO_REMOTE = "no remote"
@@ -188,7 +188,7 @@ class LocalCache:
         """A file on the cache's disk, outside the folders that DVC lists, removed unless it was moved away."""
         with _cache_fails():
             self.entries.makedirs(self.entries.path)
-            handle, path = tempfile.mkstemp(prefix=_TEMPORARY, dir=self.entries.path)
+            handle, path = tempfile.mkstemp(prefix=TEMPORARY, dir=self.entries.path)
             os.close(handle)
         try:
             yield path
@@ -197,7 +197,7 @@ class LocalCache:
 
     def sweep(self) -> None:
         """Remove what killed processes left half-written: a day old, since writers on other machines cannot be seen."""
-        for path in Path(self.entries.path).glob(f"{_TEMPORARY}*"):
+        for path in Path(self.entries.path).glob(f"{TEMPORARY}*"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _A_DAY:
                     path.unlink()

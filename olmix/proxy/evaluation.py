@@ -22,7 +22,7 @@ from olmix.proxy.recipe import Recipe
 from olmix.proxy.tasks import EncodedTask, untrained_bpb
 
 # Tokens that are read at once: on a CPU enough for matrix products to run at their peak, and logits stay in the
-# cache; on a GPU enough to fill it.
+# cache; on a GPU meant to fill it.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 1 << 16}
 
 

@@ -22,7 +22,7 @@ from olmix.proxy.arithmetic import AS_IT_IS, Arithmetic
 
 # Logits that are held at once. On a CPU 32 MB in float32: with a vocabulary of 100k, smaller chunks read the head's
 # gradient too often (8 MB take 2.7 times as long), and larger ones gain 1%; the sample has a sixteenth of it. On
-# a GPU 0.5 GB in bfloat16, which fills it.
+# a GPU 0.5 GB in bfloat16, meant to fill it; that has not been measured.
 LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 28}
 
 

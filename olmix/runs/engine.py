@@ -91,12 +91,12 @@ class Outcome:
 def run_jobs(
     jobs: Sequence[AnyJob],
     journal: Journal,
-    open_engine: Callable[[int], Engine],
+    open_engine: Callable[[], Engine],
     report: Report,
     shared: Shared | None = None,
     check: Callable[[Sequence[AnyJob]], None] | None = None,
 ) -> Outcome:
-    """Do what neither the journal nor the shared cache holds, on the engine that `open_engine` opens for so many jobs.
+    """Do what neither the journal nor the shared cache holds, on the engine that `open_engine` opens.
 
     `check` sees the jobs that are to be done before any is, and may refuse them. Raises the first error that is not a
     job's own, TrainingError when workers keep dying, and Interrupted.
@@ -116,8 +116,8 @@ def run_jobs(
     if todo:
         if check is not None:
             check(list(todo.values()))
-        with open_engine(len(todo)) as engine:
-            _Driver({**todo}, journal, engine, shared, outcome, report).run()
+        with open_engine() as engine:
+            _Driver(todo, journal, engine, shared, outcome, report).run()
         _collect(todo, journal, outcome)
         outcome.done_keys = frozenset(todo) & frozenset(outcome.results)
         lost = [job.name for key, job in todo.items() if key not in outcome.results and key not in outcome.failed]
@@ -143,7 +143,7 @@ class _Driver:
 
     def __init__(
         self,
-        todo: dict[str, Job],
+        todo: Mapping[str, Job],
         journal: Journal,
         engine: Engine,
         shared: Shared,

@@ -10,7 +10,6 @@ from typing import Any
 
 import xxhash
 
-from olmix.errors import DataError
 from olmix.files import canonical_json, write_bytes
 from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 from olmix.proxy.tasks import EncodedTask, load_task, task_to_bytes
@@ -121,11 +120,6 @@ class EvaluationJob:
 
         known = journal.find_evaluations(self.key)
         missing = [task for task in self.tasks if task.identity not in known]
-        if not self.weights.exists():
-            names = ", ".join(task.name for task in missing)
-            raise DataError(
-                f"{self.weights}: no such weights, so {self.name} on {names} is not possible; run dvc repro -f -s train"
-            )
         weights = load_weights(self.weights)
         scores = {}
         for task in self.tasks:

@@ -84,13 +84,13 @@ class Journal:
     def find_run(self, key: str, with_weights: bool = True) -> dict[str, Any] | None:
         """The record of a finished run, or None when there is none or it is damaged.
 
-        `with_weights` asks for its weights; else evaluations stand for weights that were dropped.
+        `with_weights` asks for its weights; else they may have been dropped, but not be another's.
         """
         record = self._record(key)
         if record is None:
             return None
         if not with_weights and not self.weights_path(key).exists():
-            return record if self.find_evaluations(key) else None
+            return record
         try:
             return record if record["weights_digest"] == file_digest(self.weights_path(key)) else None
         except OSError:

@@ -80,9 +80,10 @@ class TrainingJob:
         record = journal.find_run(self.key, with_weights=self.keep_weights)
         if record is None or not self._describes(record):
             return None
-        if not self.keep_weights and not journal.weights_path(self.key).exists():
-            return record if self.measured <= journal.find_evaluations(self.key).keys() else None
-        return record
+        if self.keep_weights or journal.weights_path(self.key).exists():
+            return record
+        known = journal.find_evaluations(self.key).keys()
+        return record if known and self.measured <= known else None
 
     def _describes(self, record: Mapping[str, Any]) -> bool:
         curves = record.get("set_curves")

@@ -1,0 +1,121 @@
+"""How files that people edit are checked: the types of their values, and an error in one line for what does not fit."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from olmix.errors import ConfigError
+from olmix.proxy.sizes import Size
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+# Columns of evaluation suites are tasks' names as they stand: arc_challenge:rc::olmes.
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+# G and P are how speeds are written.
+_SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12, "p": 10**15}
+_COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([kmbgtp]?)", re.IGNORECASE)
+
+
+def count(value: object) -> object:
+    """A whole number, or text such as 200k, 10M, 1.5B, 1T or 1e12."""
+    if isinstance(value, str):
+        match = _COUNT.fullmatch(value.replace("_", "").strip())
+        if match is None:
+            raise ValueError("write a whole number, or one with k, M, B or T behind it, such as 200k or 1T")
+        number = float(match[1]) * _SUFFIXES.get(match[2].lower(), 1)
+        if not math.isfinite(number) or number != int(number):
+            raise ValueError("write a whole number")
+        return int(number)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _name(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text; put the name in quotes")
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name; use a-z, 0-9, _ and -, start with a letter or digit, at most 64")
+    return value
+
+
+def _task(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text; put the name in quotes")
+    if not _TASK.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not the name of a task; use A-Z, a-z, 0-9 and _ - . :, start with a letter or digit, "
+            "at most 128"
+        )
+    return value
+
+
+Count = Annotated[int, BeforeValidator(count), Field(gt=0, lt=2**63)]
+Name = Annotated[str, BeforeValidator(_name)]
+TaskName = Annotated[str, BeforeValidator(_task)]
+Model = TypeVar("Model", bound=BaseModel)
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A mapping of a file that people edit: nothing unknown, nothing of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+
+
+def parse_count(text: str) -> int:
+    """A count given on the command line, such as 1T; raises ConfigError."""
+    try:
+        return int(str(count(text)))
+    except ValueError as error:
+        raise ConfigError(f"{text!r}: {error}") from None
+
+
+def check(path: Path, content: object, model: type[Model]) -> Model:
+    """`content` of the file `path` as `model`; raises ConfigError that names every offending key in one line."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds {type(content).__name__}, not a mapping of keys")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"{path}: {_explain(e, model)}" for e in error.errors())) from None
+
+
+def _explain(error: Any, model: type[BaseModel]) -> str:
+    """One pydantic error as `key: reason`."""
+    location = [
+        part for part in error["loc"] if part != "[key]" and not str(part).startswith(("function-", "literal["))
+    ]
+    key = ".".join(str(part) for part in location)
+    if location[:1] == ["domains"] and location[2:] == ["description"]:
+        return f"{key}: descriptions stand together under the key `descriptions`, where an edit re-runs nothing"
+    if error["type"] == "extra_forbidden":
+        if location[0] == "proxy" and location[-1] in Size.__dataclass_fields__:
+            return (
+                f"{key}: stands under proxy.size now; write size: {{layers: ..., heads: ..., width: ..., hidden: ...}}"
+            )
+        close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1)
+        return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")
+    if location == ["proxy"] and error["input"] == "external":
+        return "proxy: external is a key of it; write `external: true` under proxy, beside the other keys"
+    if error["type"] == "missing":
+        return f"{key}: missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if error["type"] != "value_error" else message
+    shown = error["input"]
+    given = f" (it is {shown!r})" if isinstance(shown, str | int | float | bool) and repr(shown) not in message else ""
+    return f"{key}: {message}{given}" if key else f"{message}{given}"
+
+
+def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
+    """Keys that are allowed at `location`."""
+    for part in location:
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        if field is None:
+            continue  # a name, such as a domain's: its model was found one step before
+        nested = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)]
+        model = next((a for a in nested if issubclass(a, BaseModel)), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
