@@ -146,8 +146,8 @@ def evaluation_jobs(runs: Sequence[TrainingJob]) -> list[EvaluationJob]:
     return [EvaluationJob(run.key, journal.weights_path(run.key), RECIPE, files) for run in runs]
 
 
-def locally(jobs: int) -> Engine:
-    return LocalEngine(Journal(), SETUP, min(jobs, 2))
+def locally() -> Engine:
+    return LocalEngine(Journal(), SETUP, 2)
 
 
 def done(jobs: Sequence[Job], open_engine: Callable[[], Engine]) -> tuple[Outcome, list[Progress]]:
@@ -304,7 +304,7 @@ def test_dead_workers_failing_jobs_and_jobs_files(cluster: Cluster, project: Pat
 def test_an_error_that_is_no_run_s_own_is_raised_as_it_was(
     cluster: Cluster, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with cluster.engine()(1) as engine:
+    with cluster.engine()() as engine:
 
         def does(job: Plain) -> None:
             engine.start([job])

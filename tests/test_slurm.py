@@ -77,7 +77,7 @@ def drive(
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
     journal = Journal()
-    return run_jobs(todo, journal, lambda count: SlurmEngine(journal, Setup(), settings, workers), report)
+    return run_jobs(todo, journal, lambda: SlurmEngine(journal, Setup(), settings, workers), report)
 
 
 def trained_here(todo: Sequence[TrainingJob]) -> dict[str, bytes]:
@@ -132,7 +132,7 @@ def test_a_swarm_is_the_same_bytes_as_trained_here(slurm: Cluster, project: Path
     outcome = drive(todo, settings, 3, report)
     assert outcome.done == 6
     local = Journal(Path("local"))
-    run_jobs(todo, local, lambda count: LocalEngine(local, Setup(), 2), lambda progress: None)
+    run_jobs(todo, local, lambda: LocalEngine(local, Setup(), 2), lambda progress: None)
     assert entries() == entries(local.folder)
     assert max(running) == 3
     assert seen[-1].work == sum(job.tokens for job in todo)
