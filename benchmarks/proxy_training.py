@@ -32,7 +32,7 @@ from olmix.data.tokenizer import Tokens
 from olmix.proxy import model, training
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.training import single_thread, train
-from olmix.runs.local import cores
+from olmix.cores import cores
 
 SAMPLE = Recipe(
     layers=2,

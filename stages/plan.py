@@ -13,7 +13,7 @@ from olmix.outputs.plan_file import PLAN, plan_to_json
 def main() -> None:
     params = load_params()
     # A removed domain's outputs would change the hash of their folders for whoever still has them.
-    forget_undeclared(params.domains)
+    forget_undeclared(params.domains, params.sources)
     dataset = dataset_of(read_manifests())
     reuse = params.reuse_settings()
     plan = make_plan(dataset, read_mixture(ACCEPTED).accepted.base_for(dataset, reuse), reuse)

@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).parent.parent
 ORDER = [
     "olmix.errors",
     "olmix.progress",
+    "olmix.cores",
     "olmix.core",
     "olmix.files",
     "olmix.results",
@@ -26,7 +27,7 @@ ORDER = [
     "stages",
 ]
 MODULES = sorted([*(REPOSITORY / "olmix").rglob("*.py"), *(REPOSITORY / "stages").glob("*.py")])
-HEAVY = {"torch": "olmix.proxy", "dvc": "olmix.pipeline", "tokenizers": "olmix.data.tokenizer"}
+HEAVY = {"torch": "olmix.proxy", "dvc": "olmix.pipeline", "tokenizers": "olmix.data.tokenizer", "fsspec": "olmix.data.shards"}
 
 
 def name_of(path: Path) -> str:

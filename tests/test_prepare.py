@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from olmix.core.digest import MODULUS
+from olmix.data import memory as memory_module
 from olmix.data import scan as scan_module
-from olmix.data.manifest import DomainSource, manifest_is_current, prepare_domain, scan_domain
-from olmix.data.shards import list_shards, read_documents
+from olmix.data.content import Content
+from olmix.data.manifest import manifest_is_current, prepare, scan_entry
+from olmix.data.reading import Piece, Reading
+from olmix.data.shards import list_shards
+from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError
+from olmix.progress import silent
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
@@ -39,8 +47,20 @@ def write_jsonl(path: Path, documents: Sequence[str]) -> None:
 
 
 def prepared(folder: Path, tokenizer: Tokenizer, limit: int = 10**6) -> tuple[dict[str, object], bytes]:
-    manifest, sample = prepare_domain(DomainSource(folder), tokenizer, limit, folder.parent / "memory.json", allow)
-    return manifest, sample.tokens.tobytes()
+    """The manifest and the sample of a folder, as a domain of its own."""
+    root = folder.parent
+    places = (root / "manifests", root / "tokens", root / "scan")
+    (manifest,) = prepare(source_of(folder), tokenizer, limit, allow, silent, *places).values()
+    return manifest, np.load(root / f"tokens/{folder.name}.npy").tobytes()
+
+
+def source_of(folder: Path, **more: object) -> DomainSource:
+    return DomainSource(folder.name, folder, **more)  # type: ignore[arg-type]
+
+
+def scanned(folder: Path) -> Content:
+    (content,) = scan_entry(source_of(folder), 10**6, allow, silent, folder.parent / "scan").values()
+    return content
 
 
 DOCUMENTS = ["alpha beta", "gamma", "", "δέλτα 数学", "alpha beta", "line\nbreak", "x" * 3000]
@@ -74,7 +94,7 @@ def test_digest_is_of_the_bag_and_multiplicity_counts(
     contents = []
     for name, texts in (("a", documents), ("b", shuffled), ("c", [*documents, documents[0]])):
         write_jsonl(root / name / "s.jsonl", texts)
-        contents.append(scan_domain(DomainSource(root / name), root / f"{name}.json", allow))
+        contents.append(scanned(root / name))
     assert contents[0] == contents[1]
     assert contents[0].digest != contents[2].digest
 
@@ -112,36 +132,109 @@ def test_an_unchanged_shard_is_not_read_again(
 ) -> None:
     for k in range(4):
         write_jsonl(tmp_path / f"a/{k}.jsonl", [f"{k} {j}" for j in range(5)])
-    source, memory = DomainSource(tmp_path / "a"), tmp_path / "memory.json"
-    first = scan_domain(source, memory, allow)
-    read: list[str] = []
-    original = scan_module.read_documents
-
-    def spy(shard, text):  # type: ignore[no-untyped-def]
-        read.append(shard.name)
-        return original(shard, text)
-
-    monkeypatch.setattr(scan_module, "read_documents", spy)
-    assert scan_domain(source, memory, allow) == first
+    first, read = scanned(tmp_path / "a"), spy_on_reading(monkeypatch)
+    assert scanned(tmp_path / "a") == first
     assert read == []
     write_jsonl(tmp_path / "a/2.jsonl", ["changed"])
-    changed = scan_domain(source, memory, allow)
+    changed = scanned(tmp_path / "a")
     assert read == ["2.jsonl"]
     assert changed.digest != first.digest
-    memory.write_text("{damaged")
-    assert scan_domain(source, memory, allow) == changed
-    assert len(read) == 5
+    manifest, sample = prepared(tmp_path / "a", tokenizer)
+    assert read == ["2.jsonl"], "the sample needs no shard that was read before"
+    write_jsonl(tmp_path / "b/s.jsonl", ["changed", *(f"{k} {j}" for k in (0, 1, 3) for j in range(5))])
+    assert (manifest, sample) == prepared(tmp_path / "b", tokenizer)
+    (tmp_path / "scan/a.sqlite").write_text("{damaged")
+    assert scanned(tmp_path / "a") == changed
+    assert len(read) == 6
 
 
-def test_a_shard_that_changes_while_it_is_read_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    write_jsonl(tmp_path / "a/s.jsonl", ["one", "two"])
+def spy_on_reading(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the shards that are read from now on."""
+    read: list[str] = []
+    original = scan_module.read_piece
+
+    def spy(piece: Piece, reading: Reading) -> object:
+        read.append(piece.shard.name)
+        return original(piece, reading)
+
+    monkeypatch.setattr(scan_module, "read_piece", spy)
+    return read
+
+
+def test_another_sample_or_tokeniser_reads_no_shard_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "a/s.jsonl", [f"document {k}" for k in range(200)])
+    small = prepared(tmp_path / "a", Tokenizer(BYTES, END), 100)
+    read = spy_on_reading(monkeypatch)
+    large = prepared(tmp_path / "a", Tokenizer(BYTES, END), 1000)
+    backend = Backend(models.WordLevel({"[UNK]": 0, END: 1}, "[UNK]"))
+    backend.save(str(tmp_path / "words.json"))
+    words, _ = prepared(tmp_path / "a", Tokenizer(tmp_path / "words.json", END), 100)
+    assert read == []
+    assert large[1].startswith(small[1])
+    assert words["digest"] == small[0]["digest"]
+    assert words["tokenizer"] != small[0]["tokenizer"]
+
+
+def test_a_sample_that_needs_more_than_was_kept_reads_again(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "LEAST", 1000)
+    documents = [f"document {k} " + "word " * 10 for k in range(500)]
+    write_jsonl(tmp_path / "a/s.jsonl", documents)
+    write_jsonl(tmp_path / "b/s.jsonl", documents)
+    prepared(tmp_path / "a", tokenizer, 100)
+    read = spy_on_reading(monkeypatch)
+    again = prepared(tmp_path / "a", tokenizer, 20_000)
+    assert read == ["s.jsonl"]
+    assert again == prepared(tmp_path / "b", tokenizer, 20_000)
+
+
+def test_processes_find_what_one_process_finds(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(3):
+        write_jsonl(tmp_path / f"a/{k}.jsonl", [f"{k} {j} " + "text " * 50 for j in range(400)])
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    alone = prepared(tmp_path / "a", tokenizer, 10_000)
+    monkeypatch.setattr(scan_module, "ALONE", 0)
+    monkeypatch.setattr(scan_module, "PIECE", 40_000)
+    monkeypatch.setattr(scan_module, "cores", lambda: 2)
+    assert prepared(tmp_path / "b", tokenizer, 10_000) == alone
+    assert not [path for path in (tmp_path / "scan").iterdir() if path.is_dir()]
+
+
+def test_a_piece_with_many_documents_hands_them_over_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "a/s.jsonl", [f"{k} é" for k in range(100)])
     (shard,) = list_shards(tmp_path / "a", allow)
-    documents = read_documents(shard, "text")
-    next(documents)
-    with (tmp_path / "a/s.jsonl").open("ab") as file:
-        file.write(b'{"text": "three"}\n')
-    with pytest.raises(DataError, match=r"s\.jsonl: changed while it was read; nothing was recorded"):
-        list(documents)
+    at_once = scan_module.scan_piece(Piece(shard), Reading(), {}, MODULUS, str(tmp_path))
+    monkeypatch.setattr(scan_module, "RETURNED", 1)
+    found = scan_module.scan_piece(Piece(shard), Reading(), {}, MODULUS, str(tmp_path))
+    assert found.files and not found.kept
+    assert list(found.documents()) == list(at_once.documents())
+    assert not any(Path(name).exists() for name in found.files)
+
+
+def test_a_scan_that_is_cut_off_goes_on_behind_the_shards_it_finished(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(4):
+        write_jsonl(tmp_path / f"a/{k}.jsonl", [f"{k} {j}" for j in range(5)])
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "a/2.jsonl").write_text("{")
+    with pytest.raises(DataError, match=r"a/2\.jsonl:1: not JSON"):
+        scanned(tmp_path / "a")
+    write_jsonl(tmp_path / "a/2.jsonl", [f"2 {j}" for j in range(5)])
+    read = spy_on_reading(monkeypatch)
+    assert prepared(tmp_path / "a", tokenizer) == prepared(tmp_path / "b", tokenizer)
+    assert read[:2] == ["2.jsonl", "3.jsonl"]
+
+
+def test_clocks_do_not_matter(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_jsonl(tmp_path / "a/s.jsonl", DOCUMENTS)
+    before = prepared(tmp_path / "a", tokenizer)
+    for moment in (0, 2**33, -(10**9)):
+        os.utime(tmp_path / "a/s.jsonl", (moment, moment))
+        assert prepared(tmp_path / "a", tokenizer) == before
 
 
 @pytest.mark.parametrize(
@@ -158,7 +251,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(tmp_path: Path, tokeni
         ("s.jsonl", b'{"text": "\xff"}\n', r"s\.jsonl:1: not JSON"),
         ("s.jsonl", b"", r"s\.jsonl: empty shard"),
         ("s.txt", b"caf\xe9", r"s\.txt: not UTF-8 at byte 3"),
-        ("s.csv", b"a,b", r"s\.csv: not a shard; a domain holds \.jsonl or \.txt"),
+        ("s.csv", b"a,b", r"s\.csv: not a shard; a domain holds \.jsonl, "),
         ("s.jsonl", b'{"text": ""}\n', r"1 documents without any text"),
     ],
 )
@@ -170,7 +263,7 @@ def test_bad_shards_are_one_clear_line(
     with pytest.raises(DataError, match=message) as error:
         prepared(tmp_path / "a", tokenizer)
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "memory.json").exists() or name == "s.jsonl"
+    assert not (tmp_path / "manifests").exists()
 
 
 def test_no_shards_mixed_formats_and_links_outside(tmp_path: Path) -> None:
@@ -178,11 +271,11 @@ def test_no_shards_mixed_formats_and_links_outside(tmp_path: Path) -> None:
         list_shards(tmp_path / "none", allow)
     (tmp_path / "a").mkdir()
     (tmp_path / "a/.hidden").write_text("x")
-    with pytest.raises(DataError, match=r"a: no shards; put \.jsonl or \.txt files there"):
+    with pytest.raises(DataError, match=r"a: no shards; put \.jsonl, .* or \.ds files there"):
         list_shards(tmp_path / "a", allow)
     (tmp_path / "a/x.txt").write_text("x")
     (tmp_path / "a/y.jsonl").write_text("{}")
-    with pytest.raises(DataError, match=r"\.jsonl and \.txt shards in one domain"):
+    with pytest.raises(DataError, match=r"jsonl and txt shards in one domain"):
         list_shards(tmp_path / "a", allow)
     (tmp_path / "b").mkdir()
     (tmp_path / "b/x.txt").symlink_to("/etc/hostname")
@@ -210,15 +303,15 @@ def test_links_to_folders_and_to_nowhere_are_refused(tmp_path: Path) -> None:
 
 def test_a_manifest_is_current_for_its_own_content_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
     write_jsonl(tmp_path / "a/s.jsonl", ["some text"] * 10)
-    source, memory = DomainSource(tmp_path / "a"), tmp_path / "m.json"
-    manifest, _ = prepare_domain(source, tokenizer, 50, memory, allow)
-    content = scan_domain(source, memory, allow)
+    source = source_of(tmp_path / "a")
+    manifest, _ = prepared(tmp_path / "a", tokenizer, 50)
+    content = scanned(tmp_path / "a")
     assert manifest_is_current(manifest, source, content, tokenizer, 50)
     assert not manifest_is_current(manifest, source, content, tokenizer, 60)
-    assert not manifest_is_current(manifest, DomainSource(tmp_path / "a", source="s"), content, tokenizer, 50)
-    assert not manifest_is_current(manifest, DomainSource(tmp_path / "a", declared_tokens=9), content, tokenizer, 50)
+    assert not manifest_is_current(manifest, source_of(tmp_path / "a", source="s"), content, tokenizer, 50)
+    assert not manifest_is_current(manifest, source_of(tmp_path / "a", declared_tokens=9), content, tokenizer, 50)
     write_jsonl(tmp_path / "a/s.jsonl", ["other text"] * 10)
-    assert not manifest_is_current(manifest, source, scan_domain(source, memory, allow), tokenizer, 50)
+    assert not manifest_is_current(manifest, source, scanned(tmp_path / "a"), tokenizer, 50)
 
 
 def test_memory_does_not_grow_with_the_domain(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -12,7 +12,8 @@ from olmix.errors import ConfigError
 from olmix.faces import runtime as runtime_module
 from olmix.faces.runtime import RUNTIME, Runtime, load_runtime
 from olmix.runs.journal import Journal
-from olmix.runs.local import LocalEngine, cores
+from olmix.cores import cores
+from olmix.runs.local import LocalEngine
 from olmix.runs.ray_cluster import RayEngine
 from olmix.runs.slurm import SlurmEngine
 from tests import project as project_module

@@ -1,92 +1,190 @@
-"""Preparing a domain: its manifest (what it holds) and its token sample (what a proxy can read of it)."""
+"""Preparing an entry: the manifest of each of its domains (what it holds) and its token sample (what a proxy reads)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.digest import from_hex, to_hex
-from olmix.data.sample import Sample, read_and_sample
-from olmix.data.scan import Content, ScanMemory, scan
+from olmix.data.content import Content
+from olmix.data.corpus import Corpus, is_corpus, kept_documents, read_corpus
+from olmix.data.memory import Memory
+from olmix.data.sample import GUESS, Sample, write_sample
+from olmix.data.scan import scan
 from olmix.data.shards import list_shards
+from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
-from olmix.data.tokensets import identity_of
 from olmix.errors import DataError, MixtureError
-from olmix.files import read_json
+from olmix.files import read_json, write_json
 from olmix.progress import Report, silent
 
 MANIFESTS = Path("build/manifests")
 TOKENS = Path("build/tokens")
+MEMORIES = Path(".olmix/scan")
+
+Allowed = Callable[[Path], bool]
 
 
 @dataclass(frozen=True)
-class DomainSource:
-    """Where a domain's documents are and how to read them.
+class Holding:
+    """What an entry holds by topic, and how to get at its documents: `documents` gives those that are kept of a topic
+    in the order of their hashes, `whole` says whether they are all, `tokens` that they are token ids."""
 
-    `declared_tokens` is the size of the whole domain when the shards are only a sample of it.
-    """
-
-    folder: Path
-    text: str = "text"
-    source: str | None = None
-    declared_tokens: int | None = None
+    content: dict[str, Content]
+    documents: Callable[[str], Iterator[bytes]]
+    whole: Callable[[str], bool]
+    tokens: bool
 
 
-def prepare_domain(
+def prepare(
     domain: DomainSource,
     tokenizer: Tokenizer,
     limit: int,
-    memory: Path,
-    allowed: Callable[[Path], bool],
+    allowed: Allowed,
     report: Report = silent,
-) -> tuple[dict[str, Any], Sample]:
-    """Read a domain once: its manifest and its sample of at most `limit` tokens; raises DataError."""
-    shards = list_shards(domain.folder, allowed)
-    parts, sample = read_and_sample(shards, domain.text, tokenizer, limit, report)
-    ScanMemory(memory, domain.text).store(parts)
-    content = sum((part for _, part in parts), Content())
-    if not content.bytes:
-        raise DataError(f"{domain.folder}: {content.documents} documents without any text; nothing to train on")
-    return manifest_of(domain, content, sample, tokenizer), sample
+    manifests: Path = MANIFESTS,
+    tokens: Path = TOKENS,
+    memories: Path = MEMORIES,
+) -> dict[str, dict[str, Any]]:
+    """Read an entry once and write, for each of its domains, `manifests`/<name>.json and `tokens`/<name>.npy, a sample
+    of at most `limit` tokens; in a folder of the entry's name when it is partitioned.
+
+    Returns the manifests; raises DataError.
+    """
+    if domain.reading.partition_by is not None:
+        manifests, tokens = manifests / domain.name, tokens / domain.name
+    if is_corpus(domain.folder):
+        corpus = _corpus_of(domain)
+        prepared = _prepare(domain, _holding_of(domain, corpus), tokenizer, limit, tokens)
+        if prepared is None:
+            raise DataError(
+                f"{domain.folder}: keeps too few documents for a sample of {limit:,} tokens; run olmix scan "
+                f"{domain.name}"
+            )
+    else:
+        shards = list_shards(domain.folder, allowed, domain.reading.format)
+        path, budget = memories / f"{domain.name}.sqlite", GUESS * limit
+        while True:
+            with Memory(path, domain.reading.digest(shards[0].kind), budget) as memory:
+                content = scan(shards, domain.reading, memory, report)
+                holding = Holding(content, memory.documents, memory.is_whole, shards[0].kind.tokens)
+                prepared = _prepare(domain, holding, tokenizer, limit, tokens)
+                if prepared is not None:
+                    break
+                # Shards that are gone took documents with them, or the text has more bytes a token than was guessed.
+                memory.clear()
+                budget *= 4
+    for name, manifest in prepared.items():
+        write_json(manifests / f"{name}.json", manifest)
+    for folder, suffix in ((manifests, ".json"), (tokens, ".npy")):
+        if domain.reading.partition_by is not None:
+            _remove_others(folder, suffix, prepared)
+    return prepared
 
 
-def scan_domain(
-    domain: DomainSource, memory: Path, allowed: Callable[[Path], bool], report: Report = silent
-) -> Content:
-    """The content of a domain as it is on disk now, reading only what has changed since the last look."""
-    return scan(list_shards(domain.folder, allowed), domain.text, ScanMemory(memory, domain.text), report)
+def scan_entry(
+    domain: DomainSource, limit: int, allowed: Allowed, report: Report = silent, memories: Path = MEMORIES
+) -> dict[str, Content]:
+    """The content of an entry's domains by name, as it is on disk now, reading only what has changed since the last
+    look; `limit` is the size of the sample that will be wanted of it."""
+    if is_corpus(domain.folder):
+        content = _corpus_of(domain).content
+    else:
+        shards = list_shards(domain.folder, allowed, domain.reading.format)
+        way = domain.reading.digest(shards[0].kind)
+        with Memory(memories / f"{domain.name}.sqlite", way, GUESS * limit) as memory:
+            content = scan(shards, domain.reading, memory, report)
+    names = domain.domain_names(content)
+    return {names[topic]: part for topic, part in content.items()}
+
+
+def _corpus_of(domain: DomainSource) -> Corpus:
+    corpus = read_corpus(domain.folder)
+    if corpus.way != domain.reading.digest(corpus.kind):
+        raise DataError(
+            f"{domain.folder}: was scanned with other settings than params.yaml: {domain.entry} now has; run olmix "
+            f"scan {domain.name}"
+        )
+    return corpus
+
+
+def _holding_of(domain: DomainSource, corpus: Corpus) -> Holding:
+    return Holding(
+        corpus.content,
+        lambda topic: kept_documents(domain, corpus, topic),
+        lambda topic: corpus.kept[topic].whole,
+        corpus.kind.tokens,
+    )
+
+
+def _prepare(
+    domain: DomainSource, holding: Holding, tokenizer: Tokenizer, limit: int, tokens: Path
+) -> dict[str, dict[str, Any]] | None:
+    """The manifests by domain, their samples written; None when a sample needs documents that are not kept."""
+    if not holding.content:
+        raise DataError(f"{domain.folder}: no document fits params.yaml: {domain.entry}.where; nothing to train on")
+    prepared = {}
+    for topic, name in domain.domain_names(holding.content).items():
+        content = holding.content[topic]
+        if not (content.tokens if holding.tokens else content.bytes):
+            raise DataError(f"{domain.folder}: {content.documents} documents without any text; nothing to train on")
+        sample = write_sample(
+            tokens / f"{name}.npy",
+            holding.documents(topic),
+            holding.tokens,
+            holding.whole(topic),
+            tokenizer,
+            limit,
+        )
+        if sample is None:
+            return None
+        prepared[name] = manifest_of(domain, content, sample, tokenizer)
+    return prepared
 
 
 def manifest_of(domain: DomainSource, content: Content, sample: Sample, tokenizer: Tokenizer) -> dict[str, Any]:
     """The manifest: everything that later stages know of a domain. It names no path, so a moved domain is the same."""
-    if domain.declared_tokens is not None:
-        tokens, counted = domain.declared_tokens, "declared"
-    elif not sample.bytes:
-        raise DataError(
-            f"{domain.folder}: its {sample.documents} documents of lowest hash are empty; remove such documents"
-        )
-    elif sample.whole:
-        tokens, counted = sample.counted, "exact"
-    else:
-        tokens, counted = round(content.bytes * sample.counted / sample.bytes), "estimate"
+    tokens, counted = _tokens_of(domain, content, sample)
+    size, measured = content.bytes, "exact"
+    if not size:  # token arrays
+        size, measured = round(content.tokens * sample.bytes / sample.counted), "estimate"
     return {
         "digest": to_hex(content.digest),
         "documents": content.documents,
-        "bytes": content.bytes,
+        "bytes": size or None,
+        "bytes_are": measured if size else "unknown",
         "tokens": tokens,
         "tokens_are": counted,
+        "tokens_per_document": round(sample.counted / sample.documents, 3)
+        if counted == "declared"
+        else round(tokens / content.documents, 3),
         "source": domain.source,
         "tokenizer": {"digest": tokenizer.digest, "vocabulary": tokenizer.vocabulary},
         "sample": {
-            "identity": identity_of(sample.tokens),
+            "identity": sample.identity,
             "documents": sample.documents,
             "bytes": sample.bytes,
-            "tokens": len(sample.tokens),
+            "tokens": sample.tokens,
         },
     }
+
+
+def _tokens_of(domain: DomainSource, content: Content, sample: Sample) -> tuple[int, str]:
+    """Tokens of a domain, and whether they are exact, an estimate or declared."""
+    if domain.declared_tokens is not None:
+        return domain.declared_tokens, "declared"
+    if content.tokens:
+        return content.tokens, "exact"
+    if not sample.bytes:
+        raise DataError(
+            f"{domain.folder}: its {sample.documents} documents of lowest hash are empty; remove such documents"
+        )
+    if sample.whole:
+        return sample.counted, "exact"
+    return round(content.bytes * sample.counted / sample.bytes), "estimate"
 
 
 def manifest_is_current(
@@ -105,19 +203,33 @@ def manifest_is_current(
 
 
 def read_manifests(folder: Path = MANIFESTS) -> dict[str, dict[str, Any]]:
-    """The manifests in `folder`, by domain name."""
-    return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    """The manifests in `folder`, by domain name; raises DataError when two entries make a domain of one name."""
+    manifests: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("*.json")):
+        if path.stem in manifests:
+            raise DataError(f"{path}: another entry of params.yaml has a domain {path.stem}; rename one of them")
+        manifests[path.stem] = read_json(path)
+    return manifests
 
 
-def scan_memory(name: str) -> Path:
-    """Where the parts of a domain's digest are remembered."""
-    return Path(f".olmix/scan/{name}.json")
+def sample_path(folder: Path, name: str) -> Path:
+    """Where the token sample of a domain lies below `folder`: by itself, or in the folder of its source."""
+    return next(iter(sorted(folder.glob(f"*/{name}.npy"))), folder / f"{name}.npy")
 
 
-def forget_undeclared(domains: Container[str]) -> None:
-    """Remove manifests and samples of domains that are no longer declared."""
-    for path in sorted([*MANIFESTS.glob("*.json"), *TOKENS.glob("*.npy")]):
-        if path.stem not in domains:
+def forget_undeclared(domains: Collection[str], sources: Collection[str]) -> None:
+    """Remove manifests and samples of entries that are no longer declared."""
+    for root, suffix in ((MANIFESTS, ".json"), (TOKENS, ".npy")):
+        _remove_others(root, suffix, domains)
+        for folder in sorted(path for path in root.glob("*") if path.is_dir()):
+            if folder.name not in sources:
+                _remove_others(folder, suffix, ())
+                folder.rmdir()
+
+
+def _remove_others(folder: Path, suffix: str, names: Collection[str]) -> None:
+    for path in sorted(folder.glob(f"*{suffix}")):
+        if path.stem not in names:
             path.unlink()
 
 

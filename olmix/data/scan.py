@@ -1,107 +1,234 @@
-"""Scanning: a domain's digest, documents and bytes, with a memory of the shards that have not changed.
+"""Scanning: every document of a domain is read once and hashed; its part of the digest adds up, shard by shard.
 
-The memory (`.olmix/scan/`) holds a shard's part of the digest under its stamp; since parts add up, an unchanged shard
-is not read again. It is a cache: it can be deleted at any time, and no output depends on it.
+Shards that have not changed are not read again. Pieces of shards are read by processes, one a core, because parsing
+holds Python's lock; a little text is read by this process alone, which costs no start. What comes back is the content
+of a piece and its documents of lowest hash: a process that finds many writes them to a file, so that neither it nor
+this one holds a domain in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import contextlib
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from olmix.core.digest import MODULUS, document_digest, from_hex, to_hex
-from olmix.data.shards import Shard, read_documents
-from olmix.errors import OlmixError
-from olmix.files import read_json, write_json
-from olmix.progress import Progress, Report
+from olmix.core.digest import MODULUS, document_digest
+from olmix.cores import cores
+from olmix.data.arrays import count_tokens, read_tokens_of
+from olmix.data.content import WHOLE, Content, add_topics
+from olmix.data.memory import HASH_BYTES, Kept, Memory
+from olmix.data.reading import Batch, Piece, Reading
+from olmix.data.shards import Shard, total_size
+from olmix.data.text import pieces_of, read_text
+from olmix.errors import DataError
+from olmix.progress import Progress, Report, silent
+
+# Less than so much is read by this process: starting others would take longer.
+ALONE = 32 << 20
+# So many bytes of documents a process returns by itself; more go through a file.
+RETURNED = 8 << 20
+PIECE = 64 << 20
+# Documents are kept up to a guess of the hash that closes the budget, this many times too many of them.
+CAUTION = 4
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a bag of documents is: additive digest, number of documents, UTF-8 bytes of their text."""
+@dataclass
+class Found:
+    """What was found in a piece: content by topic, and the documents to keep, the first of them in files."""
 
-    digest: int = 0
-    documents: int = 0
-    bytes: int = 0
+    parts: dict[str, Content] = field(default_factory=dict)
+    kept: list[Kept] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
-    def __add__(self, other: Content) -> Content:
-        return Content(
-            (self.digest + other.digest) % MODULUS,
-            self.documents + other.documents,
-            self.bytes + other.bytes,
-        )
-
-
-def scan_shard(shard: Shard, text: str, visit: Callable[[int, bytes], None] | None = None) -> Content:
-    """Read and hash every document of one shard; `visit` is shown each hash and text."""
-    digest = documents = size = 0
-    for document in read_documents(shard, text):
-        hashed = document_digest(document)
-        digest += hashed
-        documents += 1
-        size += len(document)
-        if visit is not None:
-            visit(hashed, document)
-    return Content(digest % MODULUS, documents, size)
+    def documents(self) -> Iterator[Kept]:
+        """The documents to keep; their files are removed."""
+        for name in self.files:
+            path = Path(name)
+            with path.open("rb") as file:
+                yield from _unpack(file.read())
+            path.unlink()
+        yield from self.kept
 
 
-class ScanMemory:
-    """Parts of digests by shard, for one domain and one text field."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
-        self._text = text
-        self._parts: dict[str, tuple[tuple[int, int, int], Content]] = {}
-        try:
-            stored = read_json(path)
-            if stored["text"] == text:
-                for name, (size, time, inode, digest, documents, length) in stored["shards"].items():
-                    self._parts[name] = (
-                        (size, time, inode),
-                        Content(from_hex(digest, name), documents, length),
-                    )
-        except (OlmixError, KeyError, TypeError, ValueError, AttributeError):
-            self._parts = {}  # absent or damaged: everything is read again
-
-    def get(self, shard: Shard) -> Content | None:
-        """The part of a shard that has the stamp it had when it was read."""
-        stamp, content = self._parts.get(shard.name, (None, None))
-        return content if stamp == shard.stamp else None
-
-    def store(self, parts: Iterable[tuple[Shard, Content]]) -> None:
-        """Remember these shards and forget all others."""
-        self._parts = {shard.name: (shard.stamp, content) for shard, content in parts}
-        rows = {n: [*s, to_hex(c.digest), c.documents, c.bytes] for n, (s, c) in sorted(self._parts.items())}
-        write_json(self._path, {"text": self._text, "shards": rows})
+def read_piece(piece: Piece, reading: Reading) -> Iterator[Batch]:
+    """The documents of a piece in batches; raises DataError with shard and place for what is none."""
+    read = read_tokens_of if piece.shard.kind.tokens else read_text
+    return read(piece, reading)
 
 
-def read_shards(
-    shards: Sequence[Shard],
-    text: str,
-    report: Report,
-    visit: Callable[[int, bytes], None] | None = None,
-    memory: ScanMemory | None = None,
-) -> list[tuple[Shard, Content]]:
-    """The content of each shard, in their order; reads only what `memory` does not know, and reports bytes of files."""
-    known = {shard.name: memory.get(shard) if memory else None for shard in shards}
-    unread = sum(shard.size for shard in shards if known[shard.name] is None)
-    found = sum(content is not None for content in known.values())
-    parts = []
-    read = fresh = 0
-    for shard in shards:
-        content = known[shard.name]
-        if content is None:
-            content = scan_shard(shard, text, visit)
-            read += shard.size
-            fresh += 1
-            report(Progress(found, fresh, len(shards), read, unread))
-        parts.append((shard, content))
-    return parts
+def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound: int, folder: str) -> Found:
+    """Read and hash the documents of a piece, and keep those below the bound of their topic, or below `bound`.
+
+    More of them than memory should hold are written to files in `folder`.
+    """
+    found = Found()
+    held = 0
+    tokens = piece.shard.kind.tokens
+    counts: dict[str, list[int]] = {}
+    for documents, topics in read_piece(piece, reading):
+        for k, document in enumerate(documents):
+            topic = WHOLE if topics is None else topics[k]
+            hashed = document_digest(document)
+            count = counts.get(topic)
+            if count is None:
+                count = counts[topic] = [0, 0, 0]
+            count[0] += hashed
+            count[1] += 1
+            count[2] += len(document)
+            if hashed < bounds.get(topic, bound):
+                found.kept.append((topic, hashed.to_bytes(HASH_BYTES), document))
+                held += len(document) + HASH_BYTES
+        if held > RETURNED:
+            found.files.append(_write_kept(found.kept, folder))
+            found.kept, held = [], 0
+    for topic, (digest, number, size) in counts.items():
+        found.parts[topic] = Content(digest % MODULUS, number, 0 if tokens else size)
+    if tokens:
+        found.parts[WHOLE] = found.parts.get(WHOLE, Content()) + Content(tokens=count_tokens(piece.shard, reading))
+    return found
 
 
-def scan(shards: Sequence[Shard], text: str, memory: ScanMemory, report: Report) -> Content:
-    """The content of a domain; reads only shards that `memory` does not know, and remembers them."""
-    parts = read_shards(shards, text, report, memory=memory)
-    memory.store(parts)
-    return sum((content for _, content in parts), Content())
+def scan(shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report = silent) -> dict[str, Content]:
+    """The content of a domain by topic; reads only shards that `memory` does not know, and remembers them.
+
+    Raises DataError, and what was finished before is remembered.
+    """
+    return add_topics(scan_shards(shards, reading, memory, report).values())
+
+
+def scan_shards(
+    shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report = silent, workers: int | None = None
+) -> dict[str, dict[str, Content]]:
+    """As `scan`, the content of each shard by its name; `workers` processes read, one a core when it is None."""
+    try:
+        return _scan(shards, reading, memory, report, workers or cores())
+    except sqlite3.Error as error:
+        raise DataError(f"{memory.path}: cannot be written ({error}); make room, or remove it") from None
+
+
+def _scan(
+    shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report, workers: int
+) -> dict[str, dict[str, Content]]:
+    known = memory.known(shards)
+    memory.keep_only(known)
+    unread = [shard for shard in shards if shard.name not in known]
+    if not unread:
+        return known
+    total = total_size(unread)
+    if reading.partition_by is None and not known and memory.may_guess:
+        # Text may be longer than its file, hardly ever much shorter: most documents of a large domain are not even
+        # looked at twice. A wrong guess costs another reading, never another answer.
+        memory.lower(WHOLE, min(MODULUS, MODULUS * CAUTION * memory.budget // total))
+    folder = tempfile.mkdtemp(prefix=f"{memory.path.stem}-", dir=memory.path.parent)
+    try:
+        read = _Reader(memory, reading, folder, workers if total > ALONE else 1)
+        done = size = 0
+        for shard, parts in read.all(unread):
+            known[shard.name] = parts
+            done, size = done + 1, size + shard.size
+            report(Progress(len(shards) - len(unread), done, len(shards), size, total))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return known
+
+
+class _Reader:
+    """Reads pieces of shards, here or in processes, and hands over each shard when all of its pieces are read."""
+
+    def __init__(self, memory: Memory, reading: Reading, folder: str, workers: int) -> None:
+        self._memory = memory
+        self._reading = reading
+        self._folder = folder
+        self._workers = workers
+        self._keys: dict[str, int] = {}
+        self._left: dict[str, int] = {}
+        self._parts: dict[str, dict[str, Content]] = {}
+
+    def all(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, dict[str, Content]]]:
+        for piece, found in self._alone(shards) if self._workers == 1 else self._together(shards):
+            name = piece.shard.name
+            self._memory.keep(self._keys[name], found.documents())
+            self._parts[name] = add_topics((self._parts[name], found.parts))
+            self._left[name] -= 1
+            if not self._left[name]:
+                parts = self._parts.pop(name)
+                self._memory.finish(self._keys.pop(name), parts)
+                yield piece.shard, parts
+
+    def _pieces(self, shards: Sequence[Shard]) -> Iterator[Piece]:
+        for shard in shards:
+            pieces = pieces_of(shard, PIECE)
+            self._keys[shard.name] = self._memory.begin(shard)
+            self._left[shard.name] = len(pieces)
+            self._parts[shard.name] = {}
+            yield from pieces
+
+    def _job(self, piece: Piece) -> tuple[Piece, Reading, dict[str, int], int, str]:
+        return piece, self._reading, self._memory.bounds(), MODULUS, self._folder
+
+    def _alone(self, shards: Sequence[Shard]) -> Iterator[tuple[Piece, Found]]:
+        for piece in self._pieces(shards):
+            yield piece, scan_piece(*self._job(piece))
+
+    def _together(self, shards: Sequence[Shard]) -> Iterator[tuple[Piece, Found]]:
+        # A process a core: polars must not start a thread a core in each of them.
+        with _environment("POLARS_MAX_THREADS", "1"):
+            pool = ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"))
+            pieces = self._pieces(shards)
+            running: dict[Future[Found], Piece] = {}
+            try:
+                while True:
+                    while len(running) < 2 * self._workers and (piece := next(pieces, None)):
+                        running[pool.submit(scan_piece, *self._job(piece))] = piece
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        yield running.pop(future), future.result()
+            except BrokenProcessPool:
+                raise DataError(
+                    f"{next(iter(running.values())).shard.place}: a process that read it or a shard beside it died, "
+                    "perhaps for want of memory; run it again, it goes on behind the shards that were read"
+                ) from None
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for processes that are started in the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _write_kept(kept: Sequence[Kept], folder: str) -> str:
+    handle, name = tempfile.mkstemp(dir=folder)
+    with os.fdopen(handle, "wb") as file:
+        for topic, digest, document in kept:
+            label = topic.encode()
+            file.write(len(label).to_bytes(4) + len(document).to_bytes(8) + digest + label + document)
+    return name
+
+
+def _unpack(content: bytes) -> Iterator[Kept]:
+    at = 0
+    while at < len(content):
+        topic_at = at + 12 + HASH_BYTES
+        text_at = topic_at + int.from_bytes(content[at : at + 4])
+        end = text_at + int.from_bytes(content[at + 4 : at + 12])
+        yield content[topic_at:text_at].decode(), content[at + 12 : topic_at], content[text_at:end]
+        at = end

@@ -1,15 +1,17 @@
-"""Shards: the files of a domain's folder, and the documents in them.
+"""Shards: the files of a domain, in its folder or below a root elsewhere, and the stamps that say which have changed.
 
-A format is one entry of FORMATS: a suffix and a generator of the documents' UTF-8 bytes. A domain holds one format.
+A root is a folder or any URL that fsspec opens (s3://...). A stamp is what the file system says of a shard (size,
+modification time, inode; of an object its ETag): it decides what is read again, and is part of no identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
-import orjson
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 from olmix.errors import DataError
 
@@ -17,102 +19,258 @@ READ_SIZE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A file of a domain, its path inside the domain's folder, and the stamp that says whether it has changed."""
+class Kind:
+    """A format as it lies on a disk: its name, its shards' suffixes, and the files beside a shard that belong to it.
 
-    path: Path
+    `index` is the suffix of a companion that must be there, which replaces the shard's own suffix or follows it;
+    files with a suffix of `beside` are known and not read.
+    """
+
     name: str
-    stamp: tuple[int, int, int]  # size in bytes, modification time in ns, inode
+    suffixes: tuple[str, ...]
+    index: str | None = None
+    replaces: bool = False
+    beside: tuple[str, ...] = ()
+    tokens: bool = False
 
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return self.stamp[0]
-
-
-def stamp_of(path: Path) -> tuple[int, int, int]:
-    """(size, mtime in ns, inode) of the file that `path` names or links to."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    def companion(self, name: str) -> str:
+        """The name of the index of a shard."""
+        base = name.removesuffix(self.suffixes[0]) if self.replaces else name
+        return f"{base}{self.index}"
 
 
-def list_shards(folder: Path, allowed: Callable[[Path], bool]) -> list[Shard]:
-    """The shards below `folder`, by name; hidden files are not shards.
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("jsonl", (".jsonl", ".ndjson")),
+        Kind("jsonl.gz", (".jsonl.gz", ".json.gz", ".ndjson.gz")),
+        Kind("jsonl.zst", (".jsonl.zst", ".json.zst", ".ndjson.zst", ".jsonl.zstd", ".json.zstd")),
+        Kind("parquet", (".parquet",)),
+        Kind("txt", (".txt",)),
+        Kind("npy", (".npy",), beside=(".csv.gz",), tokens=True),
+        Kind("megatron", (".bin",), index=".idx", replaces=True, tokens=True),
+        Kind("datatrove", (".ds",), index=".index", beside=(".metadata", ".loss"), tokens=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of a domain: its name below the domain's root, where it lies (a path or a URL), its size in bytes, and
+    its stamp, the companion's included."""
+
+    name: str
+    place: str
+    size: int
+    stamp: str
+    kind: Kind
+
+    def open(self) -> IO[bytes]:
+        """The shard's bytes; raises DataError when it is gone."""
+        return _open(self.place)
+
+    def open_index(self) -> IO[bytes]:
+        """The bytes of the index beside it; raises DataError when it is gone."""
+        return _open(self.kind.companion(self.place))
+
+    def require_unchanged(self) -> None:
+        """Raise DataError unless the shard has the stamp it had when it was listed."""
+        try:
+            stamp = "|".join(_look(place)[1] for place in self._places())
+        except OSError:
+            stamp = ""
+        if stamp != self.stamp:
+            raise DataError(f"{self.place}: changed while it was read; nothing was recorded, run it again")
+
+    def _places(self) -> list[str]:
+        return [self.place, *([self.kind.companion(self.place)] if self.kind.index else [])]
+
+
+def is_remote(root: str) -> bool:
+    """Whether `root` is a URL."""
+    return "://" in root
+
+
+def list_shards(
+    root: Path | str, allowed: Callable[[Path], bool], declared: str | None = None, wanted: str = ""
+) -> list[Shard]:
+    """The shards below `root`, by name; hidden files are not shards. `declared` is the format of all of them.
 
     Raises DataError when there are none, when one is empty, when formats are mixed or unknown, and when a link leads
-    to a file that `allowed` does not accept.
+    to a file that `allowed` does not accept. `wanted` says in errors how to get shards that are not there.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; put the domain's shards there or run dvc pull")
+    place = str(root)
+    found = _Files(place, dict(_remote_files(place) if is_remote(place) else _local_files(Path(root), allowed, wanted)))
+    kind = _kind_of(found, declared)
+    suffixes = kind.suffixes if declared is None else tuple(s for s in kind.suffixes if found.any_with(s))
     shards = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() and path.is_dir():
-            raise DataError(f"{path}: a linked folder is not read; link its files, or copy them in")
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+    for name, (size, stamp) in sorted(found.files.items()):
+        if not name.isprintable():
+            raise DataError(f"{place}/{name!r}: a name that cannot be printed; rename the file")
+        if kind.tokens and name.endswith((*kind.beside, *([kind.index] if kind.index else []))):
             continue
-        try:
-            target, stamp = path.resolve(strict=True), stamp_of(path)
-        except (OSError, RuntimeError):
-            raise DataError(f"{path}: a link that leads nowhere; remove it, or run dvc checkout") from None
-        if not allowed(target):
-            raise DataError(f"{path}: leads out of the project through a link; copy the shard in, or use dvc import")
-        shard = Shard(path, name, stamp)
-        if not shard.size:
-            raise DataError(f"{path}: empty shard; remove it or write it again")
-        shards.append(shard)
+        where = _join(place, name)
+        if suffixes and not name.endswith(suffixes):
+            raise DataError(f"{where}: not a shard; all shards of this domain are {' or '.join(suffixes)}")
+        if kind.index:
+            index = kind.companion(name)
+            if index not in found.files:
+                raise DataError(f"{where}: no {PurePosixPath(index).name} beside it; copy it there")
+        if not size:
+            raise DataError(f"{where}: empty shard; remove it or write it again")
+        stamps = [stamp, *([found.files[kind.companion(name)][1]] if kind.index else [])]
+        shards.append(Shard(name, where, size, "|".join(stamps), kind))
     if not shards:
-        raise DataError(f"{folder}: no shards; put {' or '.join(FORMATS)} files there")
-    suffixes = sorted({shard.path.suffix for shard in shards})
-    unknown = next((shard for shard in shards if shard.path.suffix not in FORMATS), None)
-    if unknown:
-        raise DataError(f"{unknown.path}: not a shard; a domain holds {' or '.join(FORMATS)} files only")
-    if len(suffixes) > 1:
-        raise DataError(f"{folder}: {' and '.join(suffixes)} shards in one domain; keep one format a domain")
+        raise DataError(f"{place}: no shards; put {_suffixes()} files there")
     return shards
 
 
-def read_documents(shard: Shard, text: str) -> Iterator[bytes]:
-    """The UTF-8 text of each document of a shard; `text` names the field of formats that have fields.
+@dataclass(frozen=True)
+class _Files:
+    """Size and stamp of every file below a root, by name."""
 
-    Raises DataError, with shard and line, for what is no document, and when the shard changes while it is read.
-    """
-    yield from FORMATS[shard.path.suffix](shard, text)
-    if stamp_of(shard.path) != shard.stamp:
-        raise DataError(f"{shard.path}: changed while it was read; nothing was recorded, run it again")
+    place: str
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
 
-
-def _jsonl(shard: Shard, text: str) -> Iterator[bytes]:
-    loads, decode_error = orjson.loads, orjson.JSONDecodeError
-    with shard.path.open("rb", buffering=READ_SIZE) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield loads(line)[text].encode()
-            except decode_error as error:
-                if not line.strip():
-                    continue  # an empty line ends many files, and is no document
-                raise DataError(f"{shard.path}:{number}: not JSON: {error}") from None
-            except (KeyError, TypeError, AttributeError):
-                raise DataError(_field_problem(shard, number, line, text)) from None
+    def any_with(self, suffix: str) -> bool:
+        return any(name.endswith(suffix) for name in self.files)
 
 
-def _field_problem(shard: Shard, number: int, line: bytes, text: str) -> str:
-    row = orjson.loads(line)
-    if not isinstance(row, dict):
-        return f"{shard.path}:{number}: not a JSON object; write one object a line with the field {text!r}"
-    if text not in row:
-        fields = ", ".join(sorted(row)[:8]) or "none"
-        return f"{shard.path}:{number}: no field {text!r} (fields: {fields}); set params.yaml: domains.<name>.text"
-    return f"{shard.path}:{number}: field {text!r} is {type(row[text]).__name__}, not text"
+def _kind_of(found: _Files, declared: str | None) -> Kind:
+    """The one format of the files; raises DataError."""
+    kinds: dict[str, str] = {}
+    unknown = []
+    for name in sorted(found.files):
+        kind = next((k.name for k in KINDS.values() if name.endswith(k.suffixes)), None)
+        if kind is not None:
+            kinds.setdefault(kind, name)
+        else:
+            unknown.append(name)
+    if declared is not None:
+        if declared not in KINDS:
+            raise DataError(f"{found.place}: no format {declared!r}; the formats are {', '.join(KINDS)}")
+        other = next((n for k, n in kinds.items() if k != declared and not n.endswith(KINDS[declared].beside)), None)
+        if other is not None:
+            raise DataError(f"{_join(found.place, other)}: not {declared}, which format declares for this domain")
+        return KINDS[declared]
+    if len(kinds) > 1:
+        raise DataError(f"{found.place}: {' and '.join(sorted(kinds))} shards in one domain; keep one format a domain")
+    if not kinds:
+        if unknown:
+            raise DataError(
+                f"{_join(found.place, unknown[0])}: not a shard; a domain holds {_suffixes()} files, "
+                "or files of the format that is declared in params.yaml: domains.<name>.format"
+            )
+        raise DataError(f"{found.place}: no shards; put {_suffixes()} files there")
+    return KINDS[next(iter(kinds))]
 
 
-def _txt(shard: Shard, text: str) -> Iterator[bytes]:
-    content = shard.path.read_bytes()
+def _suffixes() -> str:
+    first = [kind.suffixes[0] for kind in KINDS.values()]
+    return f"{', '.join(first[:-1])} or {first[-1]}"
+
+
+def _local_files(root: Path, allowed: Callable[[Path], bool], wanted: str) -> Iterator[tuple[str, tuple[int, str]]]:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; {wanted or 'put the domain’s shards there or run dvc pull'}")
+    # scandir asks the disk once a folder, where a walk of paths would ask several times a file: 100,000 shards.
+    waiting = [(str(root), "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                name = f"{prefix}{entry.name}"
+                if entry.is_symlink():
+                    _follow(Path(entry.path), allowed)
+                elif entry.is_dir():
+                    waiting.append((entry.path, f"{name}/"))
+                    continue
+                yield name, _stamp(entry.stat())
+
+
+def _follow(path: Path, allowed: Callable[[Path], bool]) -> None:
+    """Raise DataError unless the link leads to a file that may be read."""
+    if path.is_dir():
+        raise DataError(f"{path}: a linked folder is not read; link its files, or copy them in")
     try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{shard.path}: not UTF-8 at byte {error.start}; convert it first") from None
-    yield content
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise DataError(f"{path}: a link that leads nowhere; remove it, or run dvc checkout") from None
+    if not allowed(target):
+        raise DataError(f"{path}: leads out of the project through a link; copy the shard in, or use dvc import")
 
 
-FORMATS: dict[str, Callable[[Shard, str], Iterator[bytes]]] = {".jsonl": _jsonl, ".txt": _txt}
+def _stamp(status: os.stat_result) -> tuple[int, str]:
+    return status.st_size, f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+
+
+def _remote_files(root: str) -> Iterator[tuple[str, tuple[int, str]]]:
+    system, path = _system(root)
+    try:
+        found: dict[str, dict[str, Any]] = system.find(path, detail=True)
+    except FileNotFoundError:
+        found = {}
+    except Exception as error:  # each kind of store has errors of its own
+        raise DataError(f"{root}: cannot be listed: {_reason(error)}") from None
+    if not found:
+        raise DataError(f"{root}: nothing is there; check the root and your credentials")
+    for place, about in found.items():
+        name = place.removeprefix(path.rstrip("/")).lstrip("/")
+        if not any(part.startswith(".") for part in name.split("/")) and about.get("type") != "directory":
+            yield name, _object_stamp(about)
+
+
+def _object_stamp(about: dict[str, Any]) -> tuple[int, str]:
+    """An object's size and stamp: its ETag where it has one, else the time of its last change."""
+    size = int(about.get("size") or 0)
+    keys = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "created")
+    tag = next((about[key] for key in keys if about.get(key)), "")
+    if isinstance(tag, datetime):  # some stores say a moment one way in a listing and another way of one object
+        tag = tag.timestamp()
+    return size, f"{size}:{str(tag).strip(chr(34))}"
+
+
+def _look(place: str) -> tuple[int, str]:
+    if not is_remote(place):
+        return _stamp(os.stat(place))  # noqa: PTH116  # `place` is text, and this runs once a shard
+    system, path = _system(place)
+    system.invalidate_cache()
+    return _object_stamp(system.info(path))
+
+
+def _open(place: str) -> IO[bytes]:
+    try:
+        if not is_remote(place):
+            return Path(place).open("rb", buffering=READ_SIZE)
+        system, path = _system(place)
+        opened: IO[bytes] = system.open(path, "rb")
+        return opened
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read: {_reason(error)}") from None
+
+
+def _system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it; raises DataError for one that cannot be had."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError, OSError) as error:
+        raise DataError(f"{url}: cannot be opened: {_reason(error)}") from None
+    return system, str(path)
+
+
+def _join(root: str, name: str) -> str:
+    return f"{root.rstrip('/')}/{name}"
+
+
+def _reason(error: BaseException) -> str:
+    strerror = getattr(error, "strerror", None)
+    return str(strerror or error or type(error).__name__).splitlines()[0]
+
+
+def total_size(shards: Sequence[Shard]) -> int:
+    """Bytes of all shards."""
+    return sum(shard.size for shard in shards)

@@ -7,9 +7,10 @@ recognised whatever a domain is called and wherever the file lies.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import xxhash
@@ -19,12 +20,61 @@ from olmix.data.tokenizer import Tokens
 from olmix.errors import DataError
 from olmix.files import write_atomically
 
+_CHUNK = 16 << 20
+
 
 def identity_of(tokens: Tokens) -> str:
     """xxh3_128 over shape, type and ids."""
-    digest = xxhash.xxh3_128(f"{tokens.shape}{tokens.dtype.str}".encode())
+    digest = _digest_of(tokens.shape, tokens.dtype)
     digest.update(np.ascontiguousarray(tokens).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _digest_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> xxhash.xxh3_128:
+    return xxhash.xxh3_128(f"{shape}{dtype.str}".encode())
+
+
+def write_stream(
+    path: Path, pieces: Iterable[Tokens], dtype: np.dtype[Any], enough: Callable[[], bool]
+) -> tuple[str | None, int]:
+    """Write the pieces of a stream as one token set, atomically and without holding it in memory: its identity and its
+    number of tokens.
+
+    When `enough` says no after the last piece, nothing is written and the identity is None.
+    """
+    count = 0
+
+    def write(file: IO[bytes]) -> None:
+        nonlocal count
+        _write_header(file, 0, dtype)
+        for piece in pieces:
+            file.write(np.ascontiguousarray(piece, dtype).tobytes())
+            count += len(piece)
+        if not enough():
+            raise _TooFewError
+        file.seek(0)
+        _write_header(file, count, dtype)  # numpy leaves room for any number of tokens, so that it fits
+
+    try:
+        write_atomically(path, write)
+    except _TooFewError:
+        return None, 0
+    digest = _digest_of((count,), dtype)
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        while chunk := file.read(_CHUNK):  # a memory map would count as this process's memory
+            digest.update(chunk)
+    return digest.hexdigest(), count
+
+
+class _TooFewError(Exception):
+    """A stream ended before it had enough tokens."""
+
+
+def _write_header(file: IO[bytes], count: int, dtype: np.dtype[Any]) -> None:
+    about = {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, about)
 
 
 def write_tokens(path: Path, tokens: Tokens) -> None:
@@ -79,7 +129,7 @@ def open_token_sets(folder: Path, sequence_length: int, names: Collection[str] |
     """Token sets in `folder`, every one or those of `names`, by name, each read once for its identity; raises DataError
     for one without a row."""
     sets = {}
-    for path in sorted(path for path in folder.glob("*.npy") if names is None or path.stem in names):
+    for path in sorted(path for path in folder.rglob("*.npy") if names is None or path.stem in names):
         tokens = read_tokens(path)
         rows = row_count(tokens, sequence_length)
         if not rows:

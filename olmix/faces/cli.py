@@ -105,6 +105,25 @@ def plan(as_json: bool, exit_code: bool, dataset: Path | None, accepted: Path | 
 
 
 @cli.command(epilog=EXIT_CODES)
+@click.argument("names", metavar="[DOMAIN]...", nargs=-1)
+@click.option("--root", metavar="URL", help="Where the shards lie: a folder, or s3://... and whatever fsspec opens.")
+@click.option("--full", is_flag=True, help="Read every shard, also those that look unchanged.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read.  [default: one a core]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def scan(names: tuple[str, ...], root: str | None, full: bool, workers: int | None, as_json: bool) -> int:
+    """Read corpora that lie elsewhere, and write what they hold into their domains' folders.
+
+    DOMAIN is an entry of params.yaml: domains or sources; without one, all whose folder holds a manifest.yaml. Only
+    shards that have changed are read, and an interrupted scan goes on where it was.
+    """
+    from olmix.faces import scanning
+
+    scanned = scanning.scan_entries(names, root, full, workers)
+    click.echo(json.dumps(scanning.scan_json(scanned), indent=2) if as_json else scanning.scan_text(scanned))
+    return OK
+
+
+@cli.command(epilog=EXIT_CODES)
 def accept() -> int:
     """Make the proposed mixture the accepted one; refuses when the pipeline is not up to date."""
     from olmix.faces.accept import accept as accept_proposal

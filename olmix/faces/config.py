@@ -6,7 +6,7 @@ Every field carries its own documentation; docs/params.md is generated from it.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +17,9 @@ from olmix.core.laws import AUTO, LOG_LINEAR, law_kinds
 from olmix.core.plan import Reuse
 from olmix.core.repetition import Scale
 from olmix.core.swarm import Sampling
-from olmix.data.manifest import DomainSource
+from olmix.data.reading import Reading
+from olmix.data.shards import KINDS
+from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import ConfigError
 from olmix.faces.checking import Count, Finite, Name, Section, TaskName, check, count
@@ -38,26 +40,66 @@ LARGEST_MULTIPLE = 10_000
 MULTIPLE, REAL = 5.0, ("15m", "30m", "60m", "190m")
 
 
-class DomainConfig(Section):
-    """A domain: a folder of shards."""
+def _format(value: object) -> object:
+    if value is not None and value not in KINDS:
+        raise ValueError(f"no such format; the formats are {', '.join(KINDS)}")
+    return value
+
+
+def _values(value: object) -> object:
+    """The values of a field that are kept: one, or a list of some."""
+    values = value if isinstance(value, list) else [value]
+    if not values or any(not isinstance(item, str | int | bool) for item in values):
+        raise ValueError("write a text, a whole number, true or false, or a list of them")
+    return values
+
+
+class ShardsConfig(Section):
+    """A folder of shards and how documents are read from them."""
 
     path: str
-    """Folder of the domain's shards, relative to the project."""
+    """Folder of the shards, relative to the project; or of the manifest.yaml that `olmix scan` wrote for shards that
+    lie elsewhere."""
+    format: Annotated[str | None, BeforeValidator(_format)] = None
+    """jsonl, jsonl.gz, jsonl.zst, parquet, txt, npy, megatron or datatrove; told by the files' names when left out."""
     text: str = "text"
-    """Field that holds a document's text, in formats that have fields."""
+    """Field that holds a document's text, in formats that have fields; `content.body` for a nested one."""
+    where: dict[str, Annotated[list[str | int | bool], BeforeValidator(_values)]] = Field(default_factory=dict)
+    """Fields and the values of theirs that are kept, such as {language: en, quality: [high, medium]}: a document is
+    read when all of them fit."""
+
+    def reading(self) -> Reading:
+        """How documents are read."""
+        where = tuple((name, tuple(values)) for name, values in sorted(self.where.items()))
+        return Reading(format=self.format, text=self.text, where=where)
+
+
+class DomainConfig(ShardsConfig):
+    """A domain."""
+
+    dtype: Literal["uint16", "uint32"] | None = None
+    """Type of the ids in token arrays that do not say it themselves (raw .npy, .ds)."""
     source: str | None = None
     """Domains that name the same source are sampled as its topics: sparsely, and against each other."""
     tokens: Count | None = None
     """Tokens of the whole domain, when the shards are only a sample of it; counted or estimated when left out."""
 
 
+class SourceConfig(ShardsConfig):
+    """Shards that hold several domains, which a field tells apart."""
+
+    partition_by: str
+    """Field that names a document's topic. The topic `Art` of the source `web` is the domain `web-art`."""
+
+
 class TokenizerConfig(Section):
     """The tokeniser, for proxies and for counting tokens."""
 
     path: str
-    """A Hugging Face tokenizer.json; tokenizers/bytes.json makes every byte a token."""
-    end_of_document: str
-    """The token that closes a document."""
+    """A Hugging Face tokenizer.json; tokenizers/bytes.json makes every byte a token, and tokenizers/ids.json is for
+    corpora that are token ids already."""
+    end_of_document: Annotated[str | int, Field(union_mode="left_to_right")]
+    """The token that closes a document, or its id."""
 
 
 class TasksConfig(Section):
@@ -273,8 +315,10 @@ class ValidateConfig(Section):
 class Params(Section):
     """params.yaml."""
 
-    domains: dict[Name, DomainConfig] = Field(min_length=1)
+    domains: dict[Name, DomainConfig] = Field(default_factory=dict)
     """The domains, by name."""
+    sources: dict[Name, SourceConfig] = Field(default_factory=dict)
+    """Shards that hold several domains each, by the name of the source: every topic is a domain."""
     descriptions: dict[Name, str] = Field(default_factory=dict)
     """What people call the domains; cosmetic, nothing re-runs."""
     tokenizer: TokenizerConfig
@@ -290,8 +334,12 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
-        if len(self.domains) < 2:
-            raise ValueError(f"domains: only {next(iter(self.domains))}; a mixture needs two or more")
+        twice = sorted(set(self.domains) & set(self.sources))
+        if twice:
+            raise ValueError(f"sources: {', '.join(twice)}: a domain has that name; rename one of them")
+        if not self.sources and len(self.domains) < 2:
+            only = f"only {next(iter(self.domains))}" if self.domains else "none"
+            raise ValueError(f"domains: {only}; a mixture needs two or more")
         known = {*self.tasks.names, *self.tasks.families}
         unknown = sorted(set(self.objective.weights) - known)
         if unknown:
@@ -309,13 +357,22 @@ class Params(Section):
             for task in sorted(tasks)
         }
 
-    def domain_source(self, name: str) -> DomainSource:
-        """How to read the domain `name`; raises ConfigError for an unknown one or a path that leaves the project."""
-        domain = self.domains.get(name)
-        if domain is None:
-            raise ConfigError(f"params.yaml: domains: no domain {name!r}; the domains are {', '.join(self.domains)}")
-        folder = inside(Path.cwd(), domain.path, f"params.yaml: domains.{name}.path")
-        return DomainSource(folder, domain.text, domain.source, domain.tokens)
+    @property
+    def entries(self) -> list[str]:
+        """Names of the entries that documents are read for, sorted: domains, and sources that hold several."""
+        return sorted([*self.domains, *self.sources])
+
+    def entry(self, name: str, tokenizer: Tokenizer) -> DomainSource:
+        """How to read the entry `name`; raises ConfigError for an unknown one or a path that leaves the project."""
+        config = self.domains.get(name) or self.sources.get(name)
+        if config is None:
+            raise ConfigError(f"params.yaml: domains: no domain {name!r}; there are {', '.join(self.entries)}")
+        section = "domains" if name in self.domains else "sources"
+        folder = inside(Path.cwd(), config.path, f"params.yaml: {section}.{name}.path")
+        reading = replace(config.reading(), vocabulary=tokenizer.vocabulary, end=tokenizer.end)
+        if isinstance(config, SourceConfig):
+            return DomainSource(name, folder, replace(reading, partition_by=config.partition_by), source=name)
+        return DomainSource(name, folder, replace(reading, dtype=config.dtype), config.source, config.tokens)
 
     def tokenizer_path(self) -> Path:
         """The tokenizer.json, inside the project."""

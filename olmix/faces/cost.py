@@ -10,7 +10,7 @@ from typing import Any
 
 from olmix.core.plan import Plan
 from olmix.core.virtual import VIRTUAL
-from olmix.data.manifest import TOKENS
+from olmix.data.manifest import TOKENS, sample_path
 from olmix.data.tokenizer import Tokens
 from olmix.data.tokensets import TokenSet, draw_virtual, identity_of, row_count
 from olmix.errors import OlmixError
@@ -125,7 +125,7 @@ def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[st
     """
     journal, scale = Journal(), params.scale(recipe)
     needed = [*plan.affected, *plan.space.members]
-    files = [TOKENS / f"{name}.npy" for name in needed if name not in samples]
+    files = [sample_path(TOKENS, name) for name in needed if name not in samples]
     if set(samples) & set(plan.space.members) or not all(path.exists() for path in files):
         return None
     if sum(path.stat().st_size for path in files) > READ_AT_MOST:

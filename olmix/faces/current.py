@@ -2,53 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from olmix.core.limits import domain_caps, require_feasible
 from olmix.core.plan import Plan
-from olmix.data.manifest import (
-    MANIFESTS,
-    manifest_is_current,
-    prepare_domain,
-    scan_domain,
-    scan_memory,
-)
+from olmix.data.manifest import manifest_is_current, prepare, read_manifests, sample_path, scan_entry
+from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer, Tokens
+from olmix.data.tokensets import read_tokens
 from olmix.errors import DataError
 from olmix.faces.config import Params
 from olmix.faces.progress import ProgressDisplay
 from olmix.faces.runtime import load_runtime
-from olmix.files import read_json
 from olmix.outputs.swarm_file import make_swarm
 from olmix.pipeline import link_is_allowed
 from olmix.proxy.tasks import read_task
+
+# What `olmix plan` prepares of domains that have changed, before dvc repro does.
+PLANNED = Path(".olmix/plan")
 
 
 def current_manifests(params: Params) -> tuple[dict[str, dict[str, Any]], dict[str, Tokens]]:
     """The manifest of every domain as its shards are now: the pipeline's own where it still holds, else made anew, and
     then its token sample too."""
     tokenizer = params.load_tokenizer()
-    manifests, samples = {}, {}
-    for name in sorted(params.domains):
-        manifests[name], sample = _prepared(params, name, tokenizer)
-        if sample is not None:
-            samples[name] = sample
+    known = read_manifests()
+    manifests: dict[str, dict[str, Any]] = {}
+    samples: dict[str, Tokens] = {}
+    for entry in params.entries:
+        domain = params.entry(entry, tokenizer)
+        for name, (manifest, tokens) in _current(params, domain, tokenizer, known).items():
+            if name in manifests:
+                raise DataError(f"params.yaml: {domain.entry}: another entry has a domain {name}; rename one of them")
+            manifests[name] = manifest
+            if tokens is not None:
+                samples[name] = read_tokens(tokens)
     return manifests, samples
 
 
-def _prepared(params: Params, name: str, tokenizer: Tokenizer) -> tuple[dict[str, Any], Tokens | None]:
-    domain = params.domain_source(name)
-    with ProgressDisplay(f"read {domain.folder}", "shards", "bytes") as display:
-        content = scan_domain(domain, scan_memory(name), link_is_allowed, display)
-    path = MANIFESTS / f"{name}.json"
+def _current(
+    params: Params, domain: DomainSource, tokenizer: Tokenizer, known: Mapping[str, dict[str, Any]]
+) -> dict[str, tuple[dict[str, Any], Path | None]]:
+    """The manifests of an entry's domains, and where the token samples are of those that were made anew."""
     limit = params.sample_tokens(tokenizer.vocabulary)
-    if path.exists():
-        manifest: dict[str, Any] = read_json(path)
-        if manifest_is_current(manifest, domain, content, tokenizer, limit):
-            return manifest, None
+    with ProgressDisplay(f"read {domain.folder}", "shards", "bytes") as display:
+        contents = scan_entry(domain, limit, link_is_allowed, display)
+    if all(
+        name in known and manifest_is_current(known[name], domain, content, tokenizer, limit)
+        for name, content in contents.items()
+    ):
+        return {name: (known[name], None) for name in contents}
     with ProgressDisplay(f"count the tokens of {domain.folder}", "shards", "bytes") as display:
-        manifest, sample = prepare_domain(domain, tokenizer, limit, scan_memory(name), link_is_allowed, display)
-    return manifest, sample.tokens
+        made = prepare(domain, tokenizer, limit, link_is_allowed, display, PLANNED / "manifests", PLANNED / "tokens")
+    return {name: (manifest, sample_path(PLANNED / "tokens", name)) for name, manifest in made.items()}
 
 
 def preflight(params: Params, plan: Plan) -> None:

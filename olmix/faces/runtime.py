@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from olmix.cores import cores
 from olmix.errors import ConfigError
 from olmix.faces.checking import Count, Finite, Section, check
 from olmix.files import read_yaml
@@ -15,7 +16,7 @@ from olmix.proxy.devices import count_gpus
 from olmix.runs.engine import Engine
 from olmix.runs.job import Setup
 from olmix.runs.journal import Journal
-from olmix.runs.local import LocalEngine, cores
+from olmix.runs.local import LocalEngine
 from olmix.runs.ray_cluster import RayEngine, RaySettings
 from olmix.runs.slurm import SlurmEngine, SlurmSettings
 

@@ -7,7 +7,6 @@ own job with it: the pool is made again for what is missing. Nothing goes on whe
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,11 +19,6 @@ from olmix.runs.engine import Ending
 from olmix.runs.job import Job, Setup
 from olmix.runs.journal import Journal
 from olmix.runs.worker import do, start_worker
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 class LocalEngine:

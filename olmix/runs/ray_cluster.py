@@ -28,12 +28,12 @@ import numpy as np
 import xxhash
 
 import olmix
+from olmix.cores import cores
 from olmix.errors import ConfigError, DataError, TrainingError
 from olmix.files import write_bytes
 from olmix.runs.engine import Ending
 from olmix.runs.job import Job, Setup
 from olmix.runs.journal import JOURNAL, Journal
-from olmix.runs.local import cores
 from olmix.runs.ray_connection import connect, import_ray, one_line
 from olmix.runs.ray_node import METER_SECONDS, Input, Meter, Parcel, Returned, do, tidy
 

@@ -1,0 +1,251 @@
+"""Token arrays: documents that are token ids already, as trainers store them.
+
+Three layouts: ids one after another (dolma and OLMo's headerless `.npy`, or a real npy file), Megatron's `.bin` with
+its `.idx`, and datatrove's `.ds` with its `.ds.index`. A document is its ids as 32-bit numbers without the one that
+closes it, whatever the file's width and however it closes documents: the same documents are the same domain. A large
+shard is read in chunks, which are never mapped into memory.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from olmix.data.reading import Batch, Piece, Reading
+from olmix.data.shards import Shard
+from olmix.errors import DataError
+
+# Ids that are read at once.
+CHUNK = 1 << 20
+_NPY = b"\x93NUMPY"
+_MEGATRON = b"MMIDIDX\0\0"
+_CODES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
+_FLOATS = {6: "float64", 7: "float32"}
+_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+_Ids = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the ids of a shard are: from byte `start` on, `count` of them; and where its documents end, in ids, which
+    is None when an id closes each."""
+
+    dtype: np.dtype[Any]
+    start: int
+    count: int
+    ends: NDArray[np.int64] | None
+
+
+def is_real_npy(shard: Shard) -> bool:
+    """Whether a `.npy` shard has numpy's header, which the files of dolma and OLMo lack."""
+    with shard.open() as file:
+        return file.read(len(_NPY)) == _NPY
+
+
+def count_tokens(shard: Shard, reading: Reading) -> int:
+    """Ids in a shard, by headers and sizes alone; raises DataError when they do not fit each other."""
+    with shard.open() as file:
+        return _layout(shard, reading, file).count
+
+
+def read_tokens_of(piece: Piece, reading: Reading) -> Iterator[Batch]:
+    """The documents of a token array in batches, each as little-endian uint32 ids without the one that closes it.
+
+    Raises DataError with shard and position for an id beyond the vocabulary, for files that do not fit each other, and
+    when the shard changes while it is read.
+    """
+    shard = piece.shard
+    if reading.where or reading.partition_by is not None:
+        raise DataError(f"{shard.place}: token arrays have no fields; remove where and partition_by from params.yaml")
+    with shard.open() as file:
+        layout = _layout(shard, reading, file)
+        file.seek(layout.start)
+        chunks = _chunks(shard, file, layout, reading.vocabulary)
+        yield from _closed(shard, chunks, reading) if layout.ends is None else _ended(chunks, layout.ends, reading.end)
+    shard.require_unchanged()
+
+
+def _layout(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
+    if shard.kind.name == "megatron":
+        return _megatron(shard, reading)
+    if shard.kind.name == "datatrove":
+        return _datatrove(shard, reading)
+    return _npy(shard, reading, file)
+
+
+def _npy(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
+    if file.read(len(_NPY)) != _NPY:
+        raw = _declared(shard, reading)
+        return _Layout(raw, 0, _whole(shard, shard.size, raw), None)
+    file.seek(0)
+    try:
+        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+        shape, _, found = read_header[np.lib.format.read_magic(file)[0]](file)
+    except (ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{shard.place}: not a valid npy header: {str(error).splitlines()[0]}") from None
+    dtype: np.dtype[Any] = np.dtype(found)
+    if dtype.kind not in "iu" or len(shape) != 1:
+        raise DataError(f"{shard.place}: {len(shape)}-dimensional {dtype} is no token array; write one row of integers")
+    _require_declared(shard, reading, dtype)
+    start = file.tell()
+    if start + shape[0] * dtype.itemsize != shard.size:
+        raise DataError(
+            f"{shard.place}: truncated or damaged: its header says {shape[0]:,} ids of {dtype.itemsize} bytes, and "
+            f"{shard.size - start:,} bytes follow it"
+        )
+    return _Layout(dtype, start, shape[0], None)
+
+
+def _megatron(shard: Shard, reading: Reading) -> _Layout:
+    place = shard.kind.companion(shard.place)
+    with shard.open_index() as file:
+        index = file.read()
+    if index[:9] != _MEGATRON:
+        raise DataError(f"{place}: not Megatron's index: it begins with {index[:9]!r}")
+    if len(index) < 34:
+        raise DataError(f"{place}: truncated: {len(index)} bytes, and the header alone has 34")
+    version, code, sequences, entries = struct.unpack_from("<QBQQ", index, 9)
+    if version != 1:
+        raise DataError(f"{place}: version {version} of Megatron's index; version 1 can be read")
+    if code not in _CODES:
+        raise DataError(f"{place}: dtype code {code} ({_FLOATS.get(code, 'unknown')}) is no type of token ids")
+    if len(index) != 34 + 12 * sequences + 8 * entries:
+        raise DataError(
+            f"{place}: {len(index):,} bytes, and {sequences:,} sequences with {entries:,} document entries need "
+            f"{34 + 12 * sequences + 8 * entries:,}; truncated or damaged"
+        )
+    dtype = np.dtype(_CODES[code])
+    _require_declared(shard, reading, dtype)
+    lengths = np.frombuffer(index, "<i4", sequences, 34).astype(np.int64)
+    pointers = np.frombuffer(index, "<i8", sequences, 34 + 4 * sequences)
+    documents = np.frombuffer(index, "<i8", entries, 34 + 12 * sequences)
+    borders = np.concatenate(([0], np.cumsum(lengths)))
+    if (lengths < 0).any() or not np.array_equal(pointers, borders[:-1] * dtype.itemsize):
+        raise DataError(f"{place}: its pointers are not where its lengths put them; damaged, or not of one file")
+    if entries == 0 or documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
+        raise DataError(f"{place}: its document index does not go from 0 to {sequences:,}; damaged")
+    need = int(borders[-1]) * dtype.itemsize
+    if shard.size != need:
+        raise DataError(f"{shard.place}: {_short_or_long(shard.size, need)}, by its index")
+    return _Layout(dtype, 0, int(borders[-1]), borders[documents[1:]])
+
+
+def _datatrove(shard: Shard, reading: Reading) -> _Layout:
+    place = shard.kind.companion(shard.place)
+    with shard.open_index() as file:
+        index = file.read()
+    if len(index) % 8:
+        raise DataError(f"{place}: {len(index):,} bytes are not whole 64-bit document ends; truncated?")
+    ends = np.frombuffer(index, "<u8").astype(np.int64)
+    if len(ends) and (ends[0] < 0 or (np.diff(ends) < 0).any()):
+        raise DataError(f"{place}: its document ends do not rise; damaged")
+    count = int(ends[-1]) if len(ends) else 0
+    # Without a declared type the sizes say it: bytes an id.
+    fitting = [dtype for dtype in _DTYPES.values() if count * dtype.itemsize == shard.size]
+    dtype = _DTYPES[reading.dtype] if reading.dtype else next(iter(fitting), None)
+    if dtype is None or count * dtype.itemsize != shard.size:
+        need = count * (dtype.itemsize if dtype is not None else 2)
+        raise DataError(f"{shard.place}: {_short_or_long(shard.size, need)}, by its index; wrong dtype or damaged")
+    return _Layout(dtype, 0, count, ends)
+
+
+def _declared(shard: Shard, reading: Reading) -> np.dtype[Any]:
+    if reading.dtype is None:
+        raise DataError(
+            f"{shard.place}: raw token ids, whose dtype no header says; set params.yaml: domains.<name>.dtype to "
+            "uint16 or uint32"
+        )
+    return _DTYPES[reading.dtype]
+
+
+def _require_declared(shard: Shard, reading: Reading, dtype: np.dtype[Any]) -> None:
+    if reading.dtype is not None and _DTYPES[reading.dtype] != dtype:
+        raise DataError(
+            f"{shard.place}: holds {dtype.name}, and params.yaml: domains.<name>.dtype says {reading.dtype}"
+        )
+
+
+def _whole(shard: Shard, size: int, dtype: np.dtype[Any]) -> int:
+    if size % dtype.itemsize:
+        raise DataError(
+            f"{shard.place}: {size:,} bytes are not whole ids of {dtype.itemsize} bytes; truncated, or not {dtype.name}"
+        )
+    return size // dtype.itemsize
+
+
+def _short_or_long(size: int, need: int) -> str:
+    return f"truncated: {size:,} of {need:,} bytes" if size < need else f"{size:,} bytes where {need:,} should be"
+
+
+def _chunks(shard: Shard, file: IO[bytes], layout: _Layout, vocabulary: int | None) -> Iterator[NDArray[np.uint32]]:
+    """The ids in chunks, as 32-bit numbers, each below the vocabulary."""
+    at, size = 0, layout.dtype.itemsize
+    file = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
+    while at < layout.count:
+        block = file.read(min(CHUNK, layout.count - at) * size)
+        if not block or len(block) % size:
+            raise DataError(f"{shard.place}: ends after {at + len(block) // size:,} of {layout.count:,} ids; truncated")
+        ids: _Ids = np.frombuffer(block, layout.dtype)
+        most = 2**32 if vocabulary is None else vocabulary
+        if int(ids.max()) >= most or int(ids.min()) < 0:
+            wrong = int(np.flatnonzero((ids < 0) | (ids >= most))[0])
+            raise DataError(
+                f"{shard.place}: token id {int(ids[wrong])} at position {at + wrong:,} (byte "
+                f"{layout.start + (at + wrong) * size:,}), and the vocabulary has {most:,}; wrong dtype or tokeniser?"
+            )
+        yield ids.astype("<u4")
+        at += len(ids)
+
+
+def _closed(shard: Shard, chunks: Iterator[NDArray[np.uint32]], reading: Reading) -> Iterator[Batch]:
+    """Documents that an id closes; what follows the last one is a document too."""
+    if reading.end is None:
+        raise DataError(f"{shard.place}: no end-of-document id is known; set params.yaml: tokenizer.end_of_document")
+    begun: list[bytes] = []
+    for ids in chunks:
+        content = ids.tobytes()
+        documents = []
+        at = 0
+        for end in (4 * np.flatnonzero(ids == reading.end)).tolist():
+            begun.append(content[at:end])
+            documents.append(b"".join(begun) if len(begun) > 1 else begun[0])
+            begun = []
+            at = end + 4
+        if at < len(content):
+            begun.append(content[at:])
+        yield Batch(documents)
+    if begun:
+        yield Batch([b"".join(begun)])
+
+
+def _ended(chunks: Iterator[NDArray[np.uint32]], ends: NDArray[np.int64], end: int | None) -> Iterator[Batch]:
+    """Documents that end where an index says; an id that closes them as well is taken off."""
+    closing = b"" if end is None else end.to_bytes(4, "little")
+    begun: list[bytes] = []
+    number = at = 0  # the document that is being read, and the place of the chunk
+
+    def finish(last: bytes) -> bytes:
+        document = b"".join([*begun, last]) if begun else last
+        begun.clear()
+        aligned = closing and len(document) >= 4 and document[-4:] == closing
+        return document[:-4] if aligned else document
+
+    for ids in chunks:
+        content = ids.tobytes()
+        stop = int(np.searchsorted(ends, at + len(ids), "right"))
+        here = 0
+        documents = []
+        for border in (4 * (ends[number:stop] - at)).tolist():
+            documents.append(finish(content[here:border]))
+            here = border
+        number, at = stop, at + len(ids)
+        if here < len(content):
+            begun.append(content[here:])
+        yield Batch(documents)
+    yield Batch([finish(b"") for _ in ends[number:]])

@@ -1,0 +1,44 @@
+"""Content: what a bag of documents is, in numbers that add up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from olmix.core.digest import MODULUS
+
+# The topic of every document of a domain that is not partitioned.
+WHOLE = ""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The additive digest of a bag of documents, their number, the UTF-8 bytes of their text, and their tokens.
+
+    Text has no tokens before it is tokenised, and token arrays have no bytes: that number is 0.
+    """
+
+    digest: int = 0
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: Content) -> Content:
+        return Content(
+            (self.digest + other.digest) % MODULUS,
+            self.documents + other.documents,
+            self.bytes + other.bytes,
+            self.tokens + other.tokens,
+        )
+
+
+Topics = Mapping[str, Content]
+
+
+def add_topics(parts: Iterable[Topics]) -> dict[str, Content]:
+    """The sum of contents, topic by topic, in the topics' order."""
+    sums: dict[str, Content] = {}
+    for part in parts:
+        for topic, content in part.items():
+            sums[topic] = sums.get(topic, Content()) + content
+    return dict(sorted(sums.items()))

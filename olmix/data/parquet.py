@@ -1,0 +1,130 @@
+"""Parquet: the columns that are asked for, in batches of rows, through polars.
+
+A local file is read as its batches are asked for; one behind a URL is fetched as a whole first.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import polars as pl
+
+from olmix.data.jsonl import no_topic
+from olmix.data.reading import Batch, Piece, Reading
+from olmix.data.shards import Shard, is_remote
+from olmix.errors import DataError
+
+ROWS = 1024
+_TEXT, _TOPIC, _ROW = "text", "topic", "row"
+
+
+def read_parquet(piece: Piece, reading: Reading) -> Iterator[Batch]:
+    """The documents of a parquet shard; raises DataError with shard and row for a row that is no document."""
+    shard = piece.shard
+    try:
+        yield from _batches(shard, reading)
+    except (pl.exceptions.PolarsError, OSError, RuntimeError) as error:
+        raise DataError(f"{shard.place}: not valid parquet: {_first(error)}") from None
+    except pl.exceptions.PanicException as error:  # polars panics at some damaged pages
+        raise DataError(f"{shard.place}: not valid parquet: damaged ({_first(error)})") from None
+
+
+def _batches(shard: Shard, reading: Reading) -> Iterator[Batch]:
+    table = _open(shard)
+    schema = table.collect_schema()
+    text = _column(shard, schema, reading.text, f"set params.yaml: {_key(reading)}.<name>.text")
+    if _type(schema, reading.text) not in (pl.String, pl.Binary, pl.Categorical, pl.Enum):
+        raise DataError(f"{shard.place}: column {reading.text!r} is {_type(schema, reading.text)}, not text")
+    for field, values in reading.where:
+        column = _column(shard, schema, field, "remove it from where")
+        table = table.filter(_fits(column, _type(schema, field), values))
+    wanted = [text.alias(_TEXT)]
+    if reading.partition_by is not None:
+        topic = _column(shard, schema, reading.partition_by, "name another in partition_by")
+        kind = _type(schema, reading.partition_by)
+        if not (kind in (pl.String, pl.Categorical, pl.Enum) or kind.is_integer()):
+            raise DataError(f"{shard.place}: column {reading.partition_by!r} is {kind}; topics are text or integers")
+        wanted.append(topic.cast(pl.String).alias(_TOPIC))
+    for batch in table.select(wanted).collect_batches(chunk_size=ROWS):
+        texts = batch[_TEXT]
+        if texts.null_count():
+            row = _first_row(shard, reading, text.is_null())
+            raise DataError(f"{shard.place}: row {row}: column {reading.text!r} is null, not text")
+        if texts.dtype == pl.Binary:
+            _require_utf8(shard, reading, texts)
+        topics = None
+        if reading.partition_by is not None:
+            topics = batch[_TOPIC].to_list()
+            if not all(topics):
+                missing = _column(shard, schema, reading.partition_by, "").cast(pl.String).fill_null("") == ""
+                raise DataError(f"{shard.place}: row {_first_row(shard, reading, missing)}: {no_topic(reading, None)}")
+        yield Batch(texts.cast(pl.String).cast(pl.Binary).to_list(), topics)
+
+
+def _open(shard: Shard) -> pl.LazyFrame:
+    if not is_remote(shard.place):
+        return pl.scan_parquet(shard.place, glob=False)
+    with shard.open() as file:
+        return pl.scan_parquet(io.BytesIO(file.read()))
+
+
+def _key(reading: Reading) -> str:
+    return "domains" if reading.partition_by is None else "sources"
+
+
+def _column(shard: Shard, schema: pl.Schema, field: str, way_out: str) -> pl.Expr:
+    """A column by its dotted name; raises DataError when there is none."""
+    head, *rest = field.split(".")
+    kind: pl.DataType | None = schema.get(head)
+    column = pl.col(head)
+    for name in rest:
+        fields = {f.name: f.dtype for f in kind.fields} if isinstance(kind, pl.Struct) else {}
+        kind = fields.get(name)  # type: ignore[assignment]
+        column = column.struct.field(name)
+    if kind is None:
+        raise DataError(f"{shard.place}: no column {field!r} (columns: {', '.join(list(schema)[:8])}); {way_out}")
+    return column
+
+
+def _type(schema: pl.Schema, field: str) -> pl.DataType:
+    head, *rest = field.split(".")
+    kind = schema[head]
+    for name in rest:
+        kind = next(f.dtype for f in kind.fields if f.name == name)  # type: ignore[attr-defined]
+    return kind
+
+
+def _fits(column: pl.Expr, kind: pl.DataType, values: tuple[object, ...]) -> pl.Expr:
+    """Whether a column holds one of `values` of its own type; true is not 1."""
+    same: list[object]
+    if kind in (pl.String, pl.Categorical, pl.Enum):
+        column, same = column.cast(pl.String), [v for v in values if isinstance(v, str)]
+    elif kind == pl.Boolean:
+        same = [v for v in values if isinstance(v, bool)]
+    elif kind.is_integer():
+        same = [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
+    else:
+        same = []
+    tests = [column == value for value in same]
+    return pl.any_horizontal(tests).fill_null(False) if tests else pl.lit(False)
+
+
+def _first_row(shard: Shard, reading: Reading, wrong: pl.Expr) -> int:
+    """The first row, from 1, that is read and of which `wrong` holds."""
+    table = _open(shard).with_row_index(_ROW, 1)
+    schema = table.collect_schema()
+    for field, values in reading.where:
+        table = table.filter(_fits(_column(shard, schema, field, ""), _type(schema, field), values))
+    return int(table.filter(wrong).select(pl.col(_ROW).first()).collect().item())
+
+
+def _require_utf8(shard: Shard, reading: Reading, texts: pl.Series) -> None:
+    try:
+        texts.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        raise DataError(f"{shard.place}: column {reading.text!r} is binary and not UTF-8; convert it first") from None
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

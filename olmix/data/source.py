@@ -1,0 +1,54 @@
+"""A source of documents: an entry of params.yaml, which is one domain, or several that a column tells apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from olmix.data.content import WHOLE
+from olmix.data.reading import Reading
+from olmix.errors import DataError
+
+_OTHER = re.compile(r"[^a-z0-9_]+")
+LONGEST = 64
+
+
+@dataclass(frozen=True)
+class DomainSource:
+    """Where an entry's documents are and how to read them.
+
+    `declared_tokens` is the size of the whole domain when the shards are only a sample of it. Where
+    `reading.partition_by` is set, every topic is a domain of its own, and `source` is the entry's name.
+    """
+
+    name: str
+    folder: Path
+    reading: Reading = field(default_factory=Reading)
+    source: str | None = None
+    declared_tokens: int | None = None
+
+    @property
+    def entry(self) -> str:
+        """The entry's key in params.yaml."""
+        return f"{'domains' if self.reading.partition_by is None else 'sources'}.{self.name}"
+
+    def domain_names(self, topics: Iterable[str]) -> dict[str, str]:
+        """The name of the domain of each topic; raises DataError when two topics would be one domain.
+
+        The topic `Art & Design` of the source `web` is the domain `web-art-design`.
+        """
+        names: dict[str, str] = {}
+        for topic in topics:
+            label = _OTHER.sub("-", topic.lower()).strip("-_")
+            name = self.name if topic == WHOLE and self.reading.partition_by is None else f"{self.name}-{label}"
+            if self.reading.partition_by is not None and not label:
+                raise DataError(f"{self.folder}: topic {topic[:40]!r} has no letter of a-z and no digit to name it by")
+            if len(name) > LONGEST:
+                raise DataError(f"{self.folder}: topic {topic[:40]!r}: the name {name[:80]} is longer than {LONGEST}")
+            other = next((t for t, n in names.items() if n == name), None)
+            if other is not None:
+                raise DataError(f"{self.folder}: topics {other!r} and {topic!r} would both be the domain {name}")
+            names[topic] = name
+        return names

@@ -1,0 +1,78 @@
+"""`olmix scan`: corpora that lie elsewhere are read once, in parallel, and described in their domains' folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from olmix.core.digest import to_hex
+from olmix.data.corpus import MANIFEST, Scanned, is_corpus, scan_corpus
+from olmix.data.manifest import MEMORIES
+from olmix.data.sample import GUESS
+from olmix.errors import ConfigError
+from olmix.faces.config import load_params
+from olmix.faces.progress import ProgressDisplay
+from olmix.faces.table import table
+
+
+def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: int | None) -> dict[str, Scanned]:
+    """Scan the entries `names`, or all that lie elsewhere; raises ConfigError when there are none."""
+    params = load_params()
+    tokenizer = params.load_tokenizer()
+    budget = GUESS * params.sample_tokens(tokenizer.vocabulary)
+    if root is not None and len(names) != 1:
+        raise ConfigError(f"--root {root}: name the one domain whose shards lie there")
+    entries = {name: params.entry(name, tokenizer) for name in names or params.entries}
+    if not names:
+        entries = {name: entry for name, entry in entries.items() if is_corpus(entry.folder)}
+        if not entries:
+            raise ConfigError(f"no domain's folder holds a {MANIFEST}; name a domain and its --root")
+    for name, entry in entries.items():
+        if root is None and not is_corpus(entry.folder):
+            raise ConfigError(
+                f"{entry.folder}: holds no {MANIFEST}; dvc repro reads its shards itself, or name where they lie with "
+                f"olmix scan {name} --root"
+            )
+    scanned = {}
+    for name, entry in entries.items():
+        with ProgressDisplay(f"scan {name}", "shards", "bytes") as display:
+            scanned[name] = scan_corpus(entry, root, MEMORIES, budget, full, display, workers)
+    return scanned
+
+
+def scan_json(scanned: Mapping[str, Scanned]) -> dict[str, Any]:
+    """What was found, by entry and topic."""
+    return {
+        name: {
+            "root": found.corpus.root,
+            "format": found.corpus.kind.name,
+            "shards": found.shards,
+            "read": found.read,
+            "content": {
+                topic or name: {
+                    "digest": to_hex(content.digest),
+                    "documents": content.documents,
+                    "bytes": content.bytes or None,
+                    "tokens": content.tokens or None,
+                    "kept": found.corpus.kept[topic].documents,
+                }
+                for topic, content in found.corpus.content.items()
+            },
+        }
+        for name, found in scanned.items()
+    }
+
+
+def scan_text(scanned: Mapping[str, Scanned]) -> str:
+    """A table with a row for each domain, and a closing line."""
+    rows = []
+    for name, found in scanned.items():
+        for topic, content in found.corpus.content.items():
+            size = f"{content.tokens:,} tokens" if found.corpus.kind.tokens else f"{content.bytes:,} bytes"
+            kept = f"{found.corpus.kept[topic].documents:,}"
+            label = f"{name}: {topic}" if topic else name
+            rows.append([label, f"{content.documents:,}", size, kept, to_hex(content.digest)])
+    text = table(["domain", "documents", "size", "kept", "digest"], rows)
+    shards, read = (sum(getattr(found, what) for found in scanned.values()) for what in ("shards", "read"))
+    folders = ", ".join(scanned)
+    return f"{text}\n\n{shards:,} shards, {read:,} read now; commit {folders} (dvc add, or git), then dvc repro"

@@ -1,0 +1,240 @@
+"""Corpora that lie elsewhere: one scan, a manifest, the documents that a sample needs; the root is no identity."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import fsspec
+import orjson
+import pytest
+import yaml
+
+from olmix.data import memory as memory_module
+from olmix.data import scan as scan_module
+from olmix.data.corpus import MANIFEST, read_corpus, scan_corpus
+from olmix.data.manifest import prepare
+from olmix.data.reading import Piece, Reading
+from olmix.data.source import DomainSource
+from olmix.data.tokenizer import Tokenizer
+from olmix.errors import DataError, OlmixError
+from olmix.progress import silent
+from tests.s3 import CREDENTIALS, Endpoint
+
+BYTES = Path(__file__).parent.parent / "tokenizers" / "bytes.json"
+DOCUMENTS = [f"document {k} " + "é" * (k % 5) for k in range(60)]
+
+
+def lines(documents: Sequence[str], topics: Sequence[str] = ("a",)) -> bytes:
+    rows = [{"text": text, "topic": topics[k % len(topics)]} for k, text in enumerate(documents)]
+    return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+
+
+def write(root: Path, documents: Sequence[str] = DOCUMENTS, shards: int = 3) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for k in range(shards):
+        (root / f"part-{k}.jsonl").write_bytes(lines(documents[k::shards]))
+    return root
+
+
+def scan(folder: Path, root: str | Path | None, full: bool = False, reading: Reading | None = None) -> int:
+    """Scan into `folder`; how many shards were read."""
+    domain = DomainSource("web", folder, reading or Reading())
+    memories = folder.parent / f"{folder.name}-memories"
+    return scan_corpus(domain, None if root is None else str(root), memories, 0, full, silent, 1).read
+
+
+def prepared(folder: Path, limit: int = 200) -> tuple[dict[str, object], bytes]:
+    places = [folder.parent / f"{folder.name}-out" / name for name in ("manifests", "tokens", "scan")]
+    domain = DomainSource("web", folder)
+    tokenizer = Tokenizer(BYTES, "<|endoftext|>")
+    manifest = prepare(domain, tokenizer, limit, lambda _: True, silent, *places)["web"]
+    return manifest, (places[1] / "web.npy").read_bytes()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_corpus_elsewhere_is_the_same_domain_as_its_shards_here(tmp_path: Path) -> None:
+    root = write(tmp_path / "disk")
+    assert scan(tmp_path / "web", root) == 3
+    shutil.copytree(root, tmp_path / "here")
+    here = prepared(tmp_path / "here")
+    shutil.rmtree(root)
+    assert prepared(tmp_path / "web") == here, "the root is not needed to prepare"
+    corpus = read_corpus(tmp_path / "web")
+    assert corpus.table()["documents"].to_list() == [20, 20, 20]
+    assert corpus.table()["name"].to_list() == ["part-0.jsonl", "part-1.jsonl", "part-2.jsonl"]
+
+
+def test_the_root_is_no_part_of_the_identity(tmp_path: Path) -> None:
+    write(tmp_path / "disk")
+    scan(tmp_path / "web", tmp_path / "disk")
+    first, before = prepared(tmp_path / "web"), files(tmp_path / "web")
+    (tmp_path / "disk").rename(tmp_path / "mount")
+    assert scan(tmp_path / "web", tmp_path / "mount") == 0, "a moved disk is not read again"
+    assert prepared(tmp_path / "web") == first
+    after = files(tmp_path / "web")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {MANIFEST}
+    assert before[MANIFEST].replace(b"/disk\n", b"/mount\n") == after[MANIFEST]
+    text = (tmp_path / "web" / MANIFEST).read_text().replace(str(tmp_path / "mount"), "memory://anywhere")
+    (tmp_path / "web" / MANIFEST).write_text(text)
+    assert prepared(tmp_path / "web") == first
+
+
+def test_only_changed_shards_are_read_and_full_trusts_nothing(tmp_path: Path) -> None:
+    root = write(tmp_path / "disk")
+    scan(tmp_path / "web", root)
+    before = files(tmp_path / "web")
+    assert scan(tmp_path / "web", None) == 0
+    assert files(tmp_path / "web") == before
+    (root / "part-1.jsonl").write_bytes(lines(["another"]))
+    (root / "part-2.jsonl").unlink()
+    (root / "part-3.jsonl").write_bytes(lines(["more"]))
+    assert scan(tmp_path / "web", None) == 2
+    corpus = read_corpus(tmp_path / "web")
+    assert corpus.content[""].documents == 22
+    shard = root / "part-0.jsonl"
+    stamp = shard.stat()
+    shard.write_bytes(shard.read_bytes().replace(b"document 0", b"DOCUMENT 0"))
+    os.utime(shard, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert scan(tmp_path / "web", None) == 0
+    assert scan(tmp_path / "web", None, full=True) == 3
+    assert read_corpus(tmp_path / "web").content != corpus.content
+
+
+def test_the_same_documents_in_other_shards_keep_the_same_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "LEAST", 200)
+    scan(tmp_path / "web", write(tmp_path / "one", shards=1))
+    scan(tmp_path / "web2", write(tmp_path / "many", DOCUMENTS[::-1], shards=7))
+    kept = [files(tmp_path / name / "kept") for name in ("web", "web2")]
+    assert kept[0] == kept[1]
+    assert read_corpus(tmp_path / "web").kept[""].documents < len(DOCUMENTS)
+    with pytest.raises(DataError, match=r"web: keeps too few documents for a sample of 5,000 tokens; run olmix scan"):
+        prepared(tmp_path / "web", 5000)
+    manifest, _ = prepared(tmp_path / "web", 50)
+    assert (manifest["documents"], manifest["tokens_are"]) == (60, "estimate")
+
+
+def test_shards_that_go_do_not_leave_too_few_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "LEAST", 200)
+    root = write(tmp_path / "disk", DOCUMENTS * 3, 3)
+    scan(tmp_path / "web", root)
+    for name in ("part-0.jsonl", "part-1.jsonl"):
+        (root / name).unlink()
+    scan(tmp_path / "web", None)
+    scan(tmp_path / "web2", root)
+    assert files(tmp_path / "web" / "kept") == files(tmp_path / "web2" / "kept")
+
+
+def test_an_interrupted_scan_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write(tmp_path / "disk")
+    original = scan_module.read_piece
+
+    def stop(piece: Piece, reading: Reading) -> object:
+        if piece.shard.name == "part-2.jsonl":
+            raise KeyboardInterrupt
+        return original(piece, reading)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(scan_module, "read_piece", stop)
+        scan(tmp_path / "web", root)
+    assert not (tmp_path / "web").exists()
+    assert scan(tmp_path / "web", root) == 1
+    scan(tmp_path / "web2", root)
+    assert files(tmp_path / "web") == files(tmp_path / "web2")
+
+
+@pytest.fixture
+def bucket(s3: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3.url}.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield s3.bucket("corpora")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_a_bucket_is_read_as_a_folder_is(tmp_path: Path, bucket: str) -> None:
+    write(tmp_path / "disk")
+    system = fsspec.filesystem("s3")
+    system.put(str(tmp_path / "disk"), f"{bucket}/web", recursive=True)
+    assert scan(tmp_path / "web", f"{bucket}/web") == 3
+    scan(tmp_path / "web2", tmp_path / "disk")
+    assert prepared(tmp_path / "web") == prepared(tmp_path / "web2")
+    assert scan(tmp_path / "web", None) == 0
+    system.pipe_file(f"{bucket}/web/part-1.jsonl", lines(["another"]))
+    assert scan(tmp_path / "web", None) == 1
+    with pytest.raises(DataError, match=r"s3://nobucket/x: (nothing is there|cannot be listed)"):
+        scan(tmp_path / "web", "s3://nobucket/x")
+
+
+def test_topics_of_a_corpus_are_kept_apart(tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    root.mkdir()
+    (root / "s.jsonl").write_bytes(lines(DOCUMENTS, ("Art", "all")))
+    scan(tmp_path / "web", root, reading=Reading(partition_by="topic"))
+    corpus = read_corpus(tmp_path / "web")
+    assert {topic: c.documents for topic, c in corpus.content.items()} == {"Art": 30, "all": 30}
+    assert sorted(files(tmp_path / "web" / "kept")) == ["web-all.jsonl.zst", "web-art.jsonl.zst"]
+    (root / "s.jsonl").write_bytes(lines(DOCUMENTS, ("Art",)))
+    scan(tmp_path / "web", None, reading=Reading(partition_by="topic"))
+    assert sorted(files(tmp_path / "web" / "kept")) == ["web-art.jsonl.zst"]
+
+
+def test_what_does_not_fit_its_manifest_is_one_clear_line(tmp_path: Path) -> None:
+    scan(tmp_path / "web", write(tmp_path / "disk"))
+    whole = files(tmp_path / "web")
+    domain = DomainSource("web", tmp_path / "web", Reading(text="body"))
+    tokenizer = Tokenizer(BYTES, "<|endoftext|>")
+    places = [tmp_path / name for name in ("m", "t", "s")]
+    with pytest.raises(
+        DataError, match=r"web: was scanned with other settings than params\.yaml: domains\.web now has"
+    ):
+        prepare(domain, tokenizer, 10, lambda _: True, silent, *places)
+    kept = tmp_path / "web/kept/all.jsonl.zst"
+    kept.write_bytes(whole["kept/all.jsonl.zst"][:-9])
+    with pytest.raises(DataError, match=r"all\.jsonl\.zst: (damaged after \d+ documents|\d+ documents that are not)"):
+        prepared(tmp_path / "web", 10**6)
+    scan(tmp_path / "web3", write(tmp_path / "other", DOCUMENTS[1:]))
+    shutil.copy(tmp_path / "web3/kept/all.jsonl.zst", kept)
+    with pytest.raises(DataError, match=r"59 documents that are not the 60 of manifest\.yaml; run dvc checkout"):
+        prepared(tmp_path / "web", 10**6)
+    kept.unlink()
+    with pytest.raises(DataError, match=r"all\.jsonl\.zst: no such file; run dvc pull, or olmix scan web"):
+        prepared(tmp_path / "web")
+    assert not any(path.exists() for path in places[:2])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "root: x",
+        "root: !!python/object/apply:os.system ['true']",
+        "a: 1\na: 2",
+        "root: x\ncontent: {all: 3}",
+        "{",
+    ],
+)
+def test_a_manifest_of_somebody_else_is_one_clear_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / MANIFEST).write_text(content)
+    with pytest.raises(OlmixError, match=r"manifest\.yaml") as error:
+        prepared(tmp_path / "web")
+    assert "\n" not in str(error.value)
+
+
+def test_the_manifest_is_yaml_that_reads_well(tmp_path: Path) -> None:
+    scan(tmp_path / "web", write(tmp_path / "disk"))
+    text = (tmp_path / "web" / MANIFEST).read_text()
+    content = yaml.safe_load(text)
+    assert content["root"] == str(tmp_path / "disk")
+    assert content["content"]["all"]["documents"] == 60
+    assert text.startswith("# A corpus that lies elsewhere. `olmix scan web`")
+    assert text.splitlines()[-3].startswith("  part-0.jsonl,")

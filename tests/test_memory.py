@@ -1,0 +1,116 @@
+"""The memory of a domain's shards: the lowest hashes that a budget holds, and nothing of what is gone."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from olmix.core.digest import document_digest
+from olmix.data import memory as memory_module
+from olmix.data.content import WHOLE, Content
+from olmix.data.memory import HASH_BYTES, Kept, Memory
+from olmix.data.shards import KINDS, Shard
+
+
+def shard(name: str, stamp: str = "1") -> Shard:
+    return Shard(name, name, 10, stamp, KINDS["jsonl"])
+
+
+def kept(documents: list[bytes], topic: str = WHOLE) -> list[Kept]:
+    return [(topic, document_digest(document).to_bytes(HASH_BYTES), document) for document in documents]
+
+
+def lowest(documents: list[bytes]) -> list[bytes]:
+    return sorted(documents, key=document_digest)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "LEAST", 0)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_lowest_hashes_stay_in_whatever_order_they_come(tmp_path: Path) -> None:
+    documents = [f"document {k}".encode() for k in range(1000)]
+    results = []
+    for seed in range(3):
+        random.Random(seed).shuffle(documents)
+        with Memory(tmp_path / f"{seed}.sqlite", "way", 2_000) as memory:
+            key = memory.begin(shard("a"))
+            for k in range(0, 1000, 50):
+                memory.keep(key, kept(documents[k : k + 50]))
+            memory.finish(key, {WHOLE: Content(1, 1000, 1)})
+            found = list(memory.documents())
+            assert memory.is_full(WHOLE) and not memory.is_whole(WHOLE)
+            assert found == lowest(documents)[: len(found)]
+            assert 2_000 <= sum(map(len, found)) <= 4_000
+            assert all(document_digest(document) < memory.bounds()[WHOLE] for document in found)
+            results.append(found)
+    shortest = min(map(len, results))
+    assert results[0][:shortest] == results[1][:shortest] == results[2][:shortest]
+
+
+@pytest.mark.usefixtures("small")
+def test_copies_of_a_document_are_kept_or_dropped_together(tmp_path: Path) -> None:
+    with Memory(tmp_path / "m.sqlite", "way", 100) as memory:
+        key = memory.begin(shard("a"))
+        memory.keep(key, kept([b"the same line"] * 500))
+        assert len(list(memory.documents())) == 500
+        memory.keep(key, kept([f"other {k}".encode() for k in range(500)]))
+        found = list(memory.documents())
+        assert found.count(b"the same line") in (0, 500)
+        assert found == sorted(found, key=document_digest)
+
+
+@pytest.mark.usefixtures("small")
+def test_topics_have_a_budget_each(tmp_path: Path) -> None:
+    with Memory(tmp_path / "m.sqlite", "way", 300) as memory:
+        key = memory.begin(shard("a"))
+        memory.keep(key, kept([f"a {k}".encode() for k in range(500)], "a") + kept([b"b 1", b"b 2"], "b"))
+        assert set(memory.bounds()) == {"a"}
+        assert memory.is_whole("b") and not memory.is_whole("a")
+        assert sorted(memory.documents("b")) == [b"b 1", b"b 2"]
+
+
+def test_a_changed_shard_is_forgotten_with_its_documents(tmp_path: Path) -> None:
+    path = tmp_path / "m.sqlite"
+    with Memory(path, "way", 100) as memory:
+        for name in "ab":
+            key = memory.begin(shard(name))
+            memory.keep(key, kept([name.encode()]))
+            memory.finish(key, {WHOLE: Content(7, 1, 1)})
+        memory.begin(shard("unfinished"))
+    with Memory(path, "way", 100) as memory:
+        known = memory.known([shard("a"), shard("b", "2"), shard("unfinished")])
+        assert known == {"a": {WHOLE: Content(7, 1, 1)}}
+        memory.keep_only(known)
+        assert list(memory.documents()) == [b"a"]
+        memory.begin(shard("b", "2"))
+        memory.begin(shard("unfinished"))
+
+
+@pytest.mark.parametrize("damage", ["another way", "bytes", "version"])
+def test_what_was_read_another_way_or_is_damaged_is_read_again(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.sqlite"
+    with Memory(path, "way", 100) as memory:
+        memory.finish(memory.begin(shard("a")), {WHOLE: Content(7, 1, 1)})
+    if damage == "bytes":
+        path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    if damage == "version":
+        monkeypatch.setattr(memory_module, "VERSION", "2")
+    with Memory(path, "other" if damage == "another way" else "way", 100) as memory:
+        assert memory.known([shard("a")]) == {}
+
+
+def test_what_was_finished_before_an_error_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "m.sqlite"
+    with pytest.raises(KeyboardInterrupt), Memory(path, "way", 100) as memory:
+        memory.finish(memory.begin(shard("a")), {WHOLE: Content(7, 1, 1)})
+        memory.begin(shard("b"))
+        raise KeyboardInterrupt
+    with Memory(path, "way", 100) as memory:
+        assert set(memory.known([shard("a"), shard("b")])) == {"a"}

@@ -1,0 +1,102 @@
+"""Versions of data as a team moves between them: the plan follows the content, and nothing is trained twice."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import zstandard
+
+from tests.project import Project, documents, write_shards
+
+
+def changes(project: Project) -> list[tuple[str, tuple[str, ...]]]:
+    return [(change["kind"], tuple(change["domains"])) for change in project.plan()["changes"]]
+
+
+def trained(project: Project) -> int:
+    ran = project.repro()
+    return ran.done("train") + ran.done("validate")
+
+
+def test_back_and_forth_between_versions_trains_nothing_twice(accepted: Project) -> None:
+    first = accepted.weights()
+    write_shards(accepted.root / "data/web", documents("web", version=1))
+    assert changes(accepted) == [("revise", ("web",))]
+    assert trained(accepted) > 0
+    second = accepted.weights()
+    accepted.commit("web, version 1")
+    for revision, weights in (("HEAD~1", first), ("main", second)):
+        accepted.git("checkout", "-q", revision)
+        accepted.dvc("checkout", "-q")
+        assert trained(accepted) == 0
+        assert accepted.weights() == weights
+        assert accepted.git("status", "--porcelain", "--untracked-files=no") == ""
+
+
+def test_a_dataset_of_another_repository_follows_its_content(accepted: Project, tmp_path: Path) -> None:
+    corpora = Project(tmp_path / "corpora")
+    write_shards(corpora.root / "web", documents("web"), shards=5)
+    corpora.git("init", "-q", "-b", "main")
+    corpora.dvc("init", "-q")
+    corpora.dvc("add", "-q", "web")
+    corpora.commit("web")
+    accepted.dvc("remove", "-q", "data/web.dvc")
+    shutil.rmtree(accepted.root / "data/web")
+    accepted.dvc("import", "-q", str(corpora.root), "web", "-o", "data/web")
+    assert accepted.plan()["changes"] == [], "the same documents in other shards"
+    assert trained(accepted) == 0
+    write_shards(corpora.root / "web", documents("web", 110))
+    corpora.dvc("add", "-q", "web")
+    corpora.commit("fewer")
+    accepted.dvc("update", "-q", "data/web.dvc")
+    assert changes(accepted) == [("revise", ("web",))]
+
+
+def test_packing_is_no_change_and_topics_are_a_partition(accepted: Project) -> None:
+    folder, texts = accepted.root / "data/web", documents("web")
+    lines = "".join(json.dumps({"body": {"text": text}, "lang": "en"}) + "\n" for text in texts).encode()
+    other = json.dumps({"lang": "xx", "body": None}).encode() + b"\n"
+    packed = {
+        "web.jsonl.gz": (gzip.compress(other + lines), {"text": "body.text", "where": {"lang": "en"}}),
+        "web.jsonl.zst": (zstandard.compress(lines), {"text": "body.text"}),
+    }
+    for name, (content, settings) in packed.items():
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        params = accepted.params
+        params["domains"]["web"] = {"path": "data/web", **settings}
+        accepted.params = params
+        assert accepted.plan()["changes"] == [], name
+    shutil.rmtree(folder)
+    folder.mkdir()
+    topics = [("Art & Design", "sports")[k % 3 == 0] for k in range(len(texts))]
+    pl.DataFrame({"text": texts, "topic": topics}).write_parquet(folder / "web.parquet")
+    params["domains"].pop("web")
+    params["sources"] = {"web": {"path": "data/web", "partition_by": "topic"}}
+    accepted.params = params
+    (change,) = accepted.plan()["changes"]
+    assert (change["kind"], change["domains"], change["from"]) == (
+        "partition",
+        ["web-art-design", "web-sports"],
+        ["web"],
+    )
+    ran = accepted.repro()
+    assert "partition@web" in ran.stages
+    assert not {f"prepare@{name}" for name in ("code", "junk", "math")} & set(ran.stages)
+    assert set(accepted.weights()) == {"code", "junk", "math", "web-art-design", "web-sports"}
+    manifest = accepted.json("build/manifests/web/web-sports.json")
+    assert (manifest["documents"], manifest["source"]) == (40, "web")
+    assert accepted.repro().stages == []
+    params = accepted.params
+    params["sources"] = {}
+    params["domains"]["web"] = {"path": "data/web"}
+    accepted.params = params
+    assert accepted.plan()["changes"] == []
+    assert trained(accepted) == 0
+    assert set(accepted.weights()) == {"code", "junk", "math", "web"}
+    assert not (accepted.root / "build/manifests/web").exists()
