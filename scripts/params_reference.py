@@ -54,7 +54,7 @@ def render() -> str:
         if nested is None:
             lines += [f"### `{key}`", "", field.description or "", ""]
             continue
-        each = "<name>." if key == "domains" else ""
+        each = "<name>." if key in ("domains", "sources") else ""
         cosmetic = " (cosmetic)" if key in COSMETIC else ""
         lines += [f"### `{key}`{cosmetic}", "", (nested.__doc__ or "").strip(), ""]
         lines += ["| key | default | what it is |", "|---|---|---|", *_rows(nested, f"{key}.{each}"), ""]

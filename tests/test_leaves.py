@@ -14,6 +14,7 @@ from tests.project import DOMAINS, Project
 # The stages that read each section; a leaf of it makes at least one of them stale, and no other.
 READERS = {
     "domains": {"prepare", "plan"},
+    "sources": {"partition", "plan"},
     "tokenizer": {"prepare", "collapse", "train", "evaluate", "validate"},
     "tasks": {"evaluate", "fit", "propose", "validate"},
     "objective": {"fit", "propose", "validate"},
@@ -28,6 +29,7 @@ READERS = {
 PREPARE = {f"prepare@{name}" for name in DOMAINS}
 EXACT = {
     "domains.web.path": {"prepare@web", "plan"},
+    "sources": {"partition@x", "plan"},
     "swarm.seed": {"swarm"},
     "swarm.repeats": {"swarm"},
     "swarm.simulate_repetition": {"swarm", "collapse", "validate"},
@@ -62,6 +64,8 @@ def flip(content: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any]:
         holder[path[-1]] = value * 2 + 1
     elif isinstance(value, str):
         holder[path[-1]] = value + "x"
+    elif path == ("sources",):
+        holder[path[-1]] = {"x": {"path": "data/web", "partition_by": "x"}}
     else:
         holder[path[-1]] = {"x": 1} if isinstance(value, dict) else ["x"]
     return changed

@@ -6,14 +6,16 @@ the digest differs.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from olmix.data.shards import Shard
 from olmix.errors import DataError
 
 # Of the compressed file: what comes out of it may be a hundred times as much.
-_CHUNK = 1 << 18
+_PACKED = 1 << 18
+CHUNK = 1 << 20
 
 
 class _Stream(Protocol):
@@ -25,14 +27,32 @@ class _Stream(Protocol):
     def decompress(self, data: bytes) -> bytes: ...
 
 
-def lines_of(shard: Shard, file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a shard, line ends included; raises DataError when it is compressed and damaged."""
+def lines_of(shard: Shard, file: IO[bytes], begin: int = 0, end: int | None = None) -> Iterator[list[bytes]]:
+    """The lines of a shard in lists of about CHUNK bytes, line ends included; of a plain one those that begin in bytes
+    `begin` to `end`. Raises DataError when the shard is compressed and damaged."""
     kind = shard.kind.name
     if kind.endswith(".gz"):
         return _lines(_unpacked(shard, file, "gzip", _new_gzip))
     if kind.endswith(".zst"):
         return _lines(_unpacked(shard, file, "zstandard", _new_zstandard))
-    return iter(file)
+    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file), CHUNK)
+    return _plain(buffered, begin, shard.size if end is None else end)
+
+
+def _plain(file: io.BufferedReader, begin: int, end: int) -> Iterator[list[bytes]]:
+    at = begin
+    if begin:
+        # The line in which a piece begins belongs to the piece before, unless it begins just there.
+        file.seek(begin - 1)
+        at += len(file.readline()) - 1
+    while at < end:
+        # Reading goes on while the lines so far are no longer than the hint; 0 would be no limit.
+        most = min(CHUNK, end - at - 1)
+        lines = file.readlines(most) if most else [file.readline()]
+        if not lines or not lines[0]:
+            return
+        at += sum(map(len, lines))
+        yield lines
 
 
 def _new_gzip() -> Any:
@@ -52,7 +72,7 @@ def _unpacked(shard: Shard, file: IO[bytes], what: str, new: Callable[[], _Strea
     stream: _Stream | None = None
     size = 0
     try:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_PACKED):
             while chunk:
                 if stream is None:
                     if what == "gzip" and not chunk.strip(b"\0"):
@@ -77,16 +97,22 @@ def _first(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _lines(blocks: Iterator[bytes]) -> Iterator[list[bytes]]:
     begun: list[bytes] = []  # of a line that is longer than a block
     for block in blocks:
-        first, *rest = block.split(b"\n")
-        begun.append(first)
-        if rest:
-            yield b"".join(begun) + b"\n"
-            for line in rest[:-1]:
-                yield line + b"\n"
-            begun = [rest[-1]]
-    last = b"".join(begun)
-    if last:
-        yield last
+        lines = block.splitlines(keepends=True) if b"\r" not in block else _split(block)
+        if not lines[0].endswith(b"\n") and len(lines) == 1:
+            begun.append(lines[0])
+            continue
+        if begun:
+            lines[0] = b"".join([*begun, lines[0]])
+        begun = [] if lines[-1].endswith(b"\n") else [lines.pop()]
+        yield lines
+    if begun:
+        yield [b"".join(begun)]
+
+
+def _split(block: bytes) -> list[bytes]:
+    """Lines that end in line feeds alone: splitlines would end them at carriage returns too."""
+    *lines, last = block.split(b"\n")
+    return [line + b"\n" for line in lines] + ([last] if last else [])

@@ -17,162 +17,111 @@ import polars as pl
 
 from olmix.data.compressed import lines_of
 from olmix.data.reading import Batch, Piece, Reading, Value
-from olmix.data.shards import READ_SIZE, Shard
+from olmix.data.shards import READ_SIZE
 from olmix.errors import DataError
 
-BATCH = 1 << 20
+
+class _NoDocumentError(Exception):
+    """A line holds no document."""
 
 
 def read_jsonl(piece: Piece, reading: Reading) -> Iterator[Batch]:
-    """The documents of a piece of a .jsonl shard, plain or compressed, in batches of about BATCH bytes.
+    """The documents of a piece of a .jsonl shard, plain or compressed, in batches of a few hundred kilobytes.
 
     Raises DataError with shard and line for a line that is no document.
     """
-    read = _read_all if reading.where or reading.partition_by else _read_text
+    documents_in = _fields(reading) if reading.where or reading.partition_by else _texts(reading)
     with piece.shard.open() as file:
-        yield from read(_Lines(piece, file), reading)
+        for lines in lines_of(piece.shard, file, piece.begin, piece.end):
+            try:
+                batch = documents_in(lines)
+            except _FAILURES:
+                # An empty line ends many files, and is no document.
+                full = [line for line in lines if line.strip()]
+                try:
+                    batch = documents_in(full)
+                except _FAILURES:
+                    raise DataError(_diagnose(piece, reading)) from None
+            yield batch
 
 
-class _Lines:
-    """The lines of a piece, counted so that an error names its line in the shard."""
-
-    def __init__(self, piece: Piece, file: Any) -> None:
-        self.piece = piece
-        self._file = file
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self.piece.end is None:
-            yield from lines_of(self.piece.shard, self._file)
-            return
-        at, end = self.piece.begin, self.piece.end
-        if at:
-            # The line in which the piece begins belongs to the piece before, unless it begins just here.
-            self._file.seek(at - 1)
-            at += len(self._file.readline()) - 1
-        while at < end and (line := self._file.readline()):
-            at += len(line)
-            yield line
-
-    def problem(self, number: int, line: bytes, text: str) -> DataError:
-        """What is wrong with a line, the `number`-th of the piece."""
-        return DataError(_problem(self.piece.shard, number + self._before(), line, text))
-
-    def _before(self) -> int:
-        """Lines of the shard that belong to earlier pieces."""
-        begin, count, last = self.piece.begin, 0, b""
-        if not begin:
-            return 0
-        with self.piece.shard.open() as file:
-            while begin and (block := file.read(min(begin, READ_SIZE))):
-                begin -= len(block)
-                count, last = count + block.count(b"\n"), block
-        return count + (not last.endswith(b"\n"))
+_FAILURES = (msgspec.DecodeError, UnicodeDecodeError, pl.exceptions.PolarsError, _NoDocumentError)
+_DocumentsIn = Callable[[Sequence[bytes]], Batch]
 
 
-class _Raw:
-    """Texts as raw JSON strings, with the lines that they came from."""
+def _texts(reading: Reading) -> _DocumentsIn:
+    """For shards of which every line is a document."""
+    get = operator.attrgetter(_attribute(reading.text))
+    decode_text = msgspec.json.Decoder(_struct({reading.text: str}, required=True)).decode
+    decode_raw = msgspec.json.Decoder(_struct({reading.text: msgspec.Raw}, required=True)).decode
 
-    def __init__(self, lines: _Lines, text: str) -> None:
-        self._lines = lines
-        self._text = text
-        self._rows: list[tuple[int, bytes]] = []
-        self._strings: list[bytes] = []
-        self.size = 0
+    def documents_in(lines: Sequence[bytes]) -> Batch:
+        documents = [get(decode_text(line)).encode() for line in lines if line.isascii()]
+        if len(documents) < len(lines):
+            documents += unescape([bytes(get(decode_raw(line))) for line in lines if not line.isascii()])
+        return Batch(documents)
 
-    def add(self, number: int, line: bytes, string: bytes) -> None:
-        if string[:1] != b'"':
-            raise self._lines.problem(number, line, self._text)
-        self._rows.append((number, line))
-        self._strings.append(string)
-        self.size += len(string)
+    return documents_in
 
-    def take(self) -> list[bytes]:
-        """The texts in UTF-8, in their order."""
-        try:
-            texts = unescape(self._strings)
-        except (pl.exceptions.PolarsError, TypeError):
-            number, line = next(row for row, s in zip(self._rows, self._strings, strict=True) if not _is_text(s))
-            raise self._lines.problem(number, line, self._text) from None
-        self._rows, self._strings, self.size = [], [], 0
-        return texts
+
+def _fields(reading: Reading) -> _DocumentsIn:
+    """For shards of which a line is a document, of its topic, when its other fields fit."""
+    others = [field for field, _ in reading.where]
+    others += [] if reading.partition_by is None else [reading.partition_by]
+    decode = msgspec.json.Decoder(_struct({**dict.fromkeys(others, object), reading.text: msgspec.Raw}, False)).decode
+    get = _getter(reading.text)
+    tests = [(_getter(field), values) for field, values in reading.where]
+    topic_of = None if reading.partition_by is None else _getter(reading.partition_by)
+
+    def documents_in(lines: Sequence[bytes]) -> Batch:
+        rows = [decode(line) for line in lines]
+        for value, values in tests:
+            rows = [row for row in rows if fits(value(row), values)]
+        texts = [get(row) for row in rows]
+        if not all(texts):
+            raise _NoDocumentError
+        topics = None if topic_of is None else [topic_name(topic_of(row)) for row in rows]
+        if topics is not None and not all(topics):
+            raise _NoDocumentError
+        return Batch(unescape([bytes(text) for text in texts]), topics)  # type: ignore[arg-type]
+
+    return documents_in
 
 
 def unescape(strings: Sequence[bytes]) -> list[bytes]:
-    """JSON strings, quotes included, as UTF-8; raises PolarsError when one of them is none."""
-    if not strings:
-        return []
+    """JSON strings, quotes included, as UTF-8; raises PolarsError or _NoDocumentError when one of them is none."""
+    if not all(string.startswith(b'"') for string in strings):
+        raise _NoDocumentError
     column = pl.Series(strings, dtype=pl.Binary).cast(pl.String)
     texts: list[bytes] = column.str.json_decode(pl.String).cast(pl.Binary).to_list()
     return texts
 
 
-def _is_text(string: bytes) -> bool:
-    try:
-        msgspec.json.decode(string, type=str)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return True
+def _diagnose(piece: Piece, reading: Reading) -> str:
+    """What keeps the first line of a piece that is no document from being one; it is read again, slowly."""
+    shard = piece.shard
+    documents_in = _fields(reading) if reading.where or reading.partition_by else _texts(reading)
+    number = _lines_before(piece)
+    with shard.open() as file:
+        for lines in lines_of(shard, file, piece.begin, piece.end):
+            for line in lines:
+                number += 1
+                try:
+                    if line.strip():
+                        documents_in([line])
+                except _FAILURES:
+                    return _problem(f"{shard.place}:{number}", line, reading)
+    return f"{shard.place}: changed while it was read; nothing was recorded, run it again"
 
 
-def _read_text(lines: _Lines, reading: Reading) -> Iterator[Batch]:
-    """Every line is a document."""
-    get = operator.attrgetter(_attribute(reading.text))
-    decode_text = msgspec.json.Decoder(_struct({reading.text: str}, required=True)).decode
-    decode_raw = msgspec.json.Decoder(_struct({reading.text: msgspec.Raw}, required=True)).decode
-    raw = _Raw(lines, reading.text)
-    documents: list[bytes] = []
-    size = 0
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.isascii():
-                document = get(decode_text(line)).encode()
-                documents.append(document)
-                size += len(document)
-            else:
-                raw.add(number, line, bytes(get(decode_raw(line))))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            if line.strip():  # an empty line ends many files, and is no document
-                raise lines.problem(number, line, reading.text) from None
-        if size > BATCH:
-            yield Batch(documents)
-            documents, size = [], 0
-        if raw.size > BATCH:
-            yield Batch(raw.take())
-    yield Batch(documents + raw.take())
-
-
-def _read_all(lines: _Lines, reading: Reading) -> Iterator[Batch]:
-    """A line is a document of its topic when its other fields fit."""
-    wanted: dict[str, type] = dict.fromkeys((field for field, _ in reading.where), object)
-    if reading.partition_by is not None:
-        wanted[reading.partition_by] = object
-    decode = msgspec.json.Decoder(_struct({**wanted, reading.text: msgspec.Raw}, required=False)).decode
-    get = _getter(reading.text)
-    tests = [(_getter(field), values) for field, values in reading.where]
-    topic_of = None if reading.partition_by is None else _getter(reading.partition_by)
-    raw = _Raw(lines, reading.text)
-    topics: list[str] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise lines.problem(number, line, reading.text) from None
-        if not all(fits(value(row), values) for value, values in tests):
-            continue
-        string = get(row)
-        raw.add(number, line, b"" if string is None else bytes(string))
-        if topic_of is not None:
-            topic = topic_name(topic_of(row))
-            if topic is None:
-                where = f"{lines.piece.shard.place}:{number + lines._before()}"
-                raise DataError(f"{where}: {no_topic(reading, topic_of(row))}")
-            topics.append(topic)
-        if raw.size > BATCH:
-            yield Batch(raw.take(), topics if topic_of else None)
-            topics = []
-    yield Batch(raw.take(), topics if topic_of else None)
+def _lines_before(piece: Piece) -> int:
+    """Lines of the shard that belong to earlier pieces."""
+    left, count, last = piece.begin, 0, b"\n"
+    with piece.shard.open() as file:
+        while left and (block := file.read(min(left, READ_SIZE))):
+            left -= len(block)
+            count, last = count + block.count(b"\n"), block
+    return count + (not last.endswith(b"\n"))
 
 
 def fits(value: object, values: Sequence[Value]) -> bool:
@@ -233,21 +182,35 @@ def _getter(field: str) -> Callable[[Any], Any]:
     return get
 
 
-def _problem(shard: Shard, number: int, line: bytes, text: str) -> str:
+def _problem(where: str, line: bytes, reading: Reading) -> str:
     """What keeps a line from being a document, in one line."""
-    where = f"{shard.place}:{number}"
+    key = "domains" if reading.partition_by is None else "sources"
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         return f"{where}: not JSON: {error}"
     if not isinstance(row, dict):
-        return f"{where}: not a JSON object; write one object a line with the field {text!r}"
+        return f"{where}: not a JSON object; write one object a line with the field {reading.text!r}"
+    text, fields = _lookup(row, reading.text)
+    if text is _MISSING:
+        return f"{where}: no field {reading.text!r} (fields: {fields}); set params.yaml: {key}.<name>.text"
+    if not isinstance(text, str):
+        return f"{where}: field {reading.text!r} is {type(text).__name__}, not text"
+    if reading.partition_by is not None:
+        topic, _ = _lookup(row, reading.partition_by)
+        if topic_name(topic) is None:
+            return f"{where}: {no_topic(reading, None if topic is _MISSING else topic)}"
+    return f"{where}: cannot be read as a document: a field or a number in it is not what JSON lines hold"
+
+
+_MISSING = object()
+
+
+def _lookup(row: dict[str, Any], field: str) -> tuple[Any, str]:
+    """The value of a dotted field, or _MISSING and the fields that are there instead."""
     value: Any = row
-    for name in text.split("."):
+    for name in field.split("."):
         if not isinstance(value, dict) or name not in value:
-            fields = ", ".join(sorted(value if isinstance(value, dict) else row)[:8]) or "none"
-            return f"{where}: no field {text!r} (fields: {fields}); set params.yaml: domains.<name>.text"
+            return _MISSING, ", ".join(sorted(value if isinstance(value, dict) else row)[:8]) or "none"
         value = value[name]
-    if not isinstance(value, str):
-        return f"{where}: field {text!r} is {type(value).__name__}, not text"
-    return f"{where}: cannot be read as a document: its fields have other types than in other lines, or numbers too big"
+    return value, ""

@@ -74,18 +74,18 @@ def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound:
     tokens = piece.shard.kind.tokens
     counts: dict[str, list[int]] = {}
     for documents, topics in read_piece(piece, reading):
-        for k, document in enumerate(documents):
-            topic = WHOLE if topics is None else topics[k]
-            hashed = document_digest(document)
-            count = counts.get(topic)
-            if count is None:
-                count = counts[topic] = [0, 0, 0]
-            count[0] += hashed
-            count[1] += 1
-            count[2] += len(document)
-            if hashed < bounds.get(topic, bound):
-                found.kept.append((topic, hashed.to_bytes(HASH_BYTES), document))
-                held += len(document) + HASH_BYTES
+        hashes = [document_digest(document) for document in documents]
+        for topic, chosen in _by_topic(topics, len(documents)):
+            own = hashes if chosen is None else [hashes[k] for k in chosen]
+            texts = documents if chosen is None else [documents[k] for k in chosen]
+            count = counts.setdefault(topic, [0, 0, 0])
+            count[0] += sum(own)
+            count[1] += len(own)
+            count[2] += sum(map(len, texts))
+            top = bounds.get(topic, bound)
+            low = [(topic, h.to_bytes(HASH_BYTES), text) for h, text in zip(own, texts, strict=True) if h < top]
+            found.kept += low
+            held += sum(len(text) for _, _, text in low)
         if held > RETURNED:
             found.files.append(_write_kept(found.kept, folder))
             found.kept, held = [], 0
@@ -94,6 +94,18 @@ def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound:
     if tokens:
         found.parts[WHOLE] = found.parts.get(WHOLE, Content()) + Content(tokens=count_tokens(piece.shard, reading))
     return found
+
+
+def _by_topic(topics: Sequence[str] | None, count: int) -> Iterator[tuple[str, list[int] | None]]:
+    """The places of each topic's documents; None stands for all of them."""
+    if topics is None:
+        if count:
+            yield WHOLE, None
+        return
+    places: dict[str, list[int]] = {}
+    for k, topic in enumerate(topics):
+        places.setdefault(topic, []).append(k)
+    yield from places.items()
 
 
 def scan(shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report = silent) -> dict[str, Content]:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from olmix.errors import DataError
 
-READ_SIZE = 1 << 20
+READ_SIZE = 1 << 17
 
 
 @dataclass(frozen=True)

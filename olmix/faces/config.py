@@ -75,7 +75,7 @@ class ShardsConfig(Section):
 
 
 class DomainConfig(ShardsConfig):
-    """A domain."""
+    """A domain: a folder of shards."""
 
     dtype: Literal["uint16", "uint32"] | None = None
     """Type of the ids in token arrays that do not say it themselves (raw .npy, .ds)."""
