@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from olmix.cores import cores
 from olmix.data.tokenizer import Tokens
 from olmix.proxy import model, training
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.training import single_thread, train
-from olmix.cores import cores
 
 SAMPLE = Recipe(
     layers=2,

@@ -27,7 +27,14 @@ ORDER = [
     "stages",
 ]
 MODULES = sorted([*(REPOSITORY / "olmix").rglob("*.py"), *(REPOSITORY / "stages").glob("*.py")])
-HEAVY = {"torch": "olmix.proxy", "dvc": "olmix.pipeline", "tokenizers": "olmix.data.tokenizer", "fsspec": "olmix.data.shards"}
+HEAVY = {
+    "torch": "olmix.proxy",
+    "dvc": "olmix.pipeline",
+    "tokenizers": "olmix.data.tokenizer",
+    "fsspec": "olmix.data.shards",
+    "msgspec": "olmix.data.jsonl",
+    "sqlite3": "olmix.data",
+}
 
 
 def name_of(path: Path) -> str:

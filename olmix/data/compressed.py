@@ -14,7 +14,7 @@ from olmix.data.shards import Shard
 from olmix.errors import DataError
 
 # Of the compressed file: what comes out of it may be a hundred times as much.
-_PACKED = 1 << 18
+PACKED = 1 << 18
 CHUNK = 1 << 20
 
 
@@ -72,7 +72,7 @@ def _unpacked(shard: Shard, file: IO[bytes], what: str, new: Callable[[], _Strea
     stream: _Stream | None = None
     size = 0
     try:
-        while chunk := file.read(_PACKED):
+        while chunk := file.read(PACKED):
             while chunk:
                 if stream is None:
                     if what == "gzip" and not chunk.strip(b"\0"):

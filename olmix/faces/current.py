@@ -18,7 +18,7 @@ from olmix.faces.progress import ProgressDisplay
 from olmix.faces.runtime import load_runtime
 from olmix.outputs.swarm_file import make_swarm
 from olmix.pipeline import link_is_allowed
-from olmix.proxy.tasks import read_task
+from olmix.proxy.tasks import encode_task, read_task
 
 # What `olmix plan` prepares of domains that have changed, before dvc repro does.
 PLANNED = Path(".olmix/plan")
@@ -72,8 +72,9 @@ def preflight(params: Params, plan: Plan) -> None:
     make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
     if params.proxy.external:
         return
-    params.recipe(params.load_tokenizer().vocabulary)
+    tokenizer = params.load_tokenizer()
+    params.recipe(tokenizer.vocabulary)
     for task in params.tasks.names:
         if not params.task_path(task).exists():
             raise DataError(f"{params.task_path(task)}: no such task; add the file or take it out of tasks.families")
-        read_task(params.task_path(task))
+        encode_task(read_task(params.task_path(task)), tokenizer, params.proxy.sequence_length)

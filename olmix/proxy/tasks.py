@@ -1,6 +1,7 @@
 """Tasks: held-out text that proxies are measured on, read, identified and tokenised once for all runs.
 
-A task is a file of JSON lines, {"prompt": ..., "continuation": ...}; bits are counted on the continuation.
+A task is a file of JSON lines, {"prompt": ..., "continuation": ...}; bits are counted on the continuation. A task of
+token ids, for who has no tokeniser, has lists of ids there, and `bytes`, the UTF-8 bytes that the continuation is.
 Prompt and continuation are tokenised separately and joined, so that the boundary between them is a boundary
 between tokens and every byte that is scored belongs to the continuation. What that gives up: a token that
 would span the boundary.
@@ -12,6 +13,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -22,15 +24,26 @@ from olmix.data.tokenizer import Tokenizer, Tokens
 from olmix.errors import DataError
 
 _KEYS = {"prompt", "continuation"}
+_ID_KEYS = {*_KEYS, "bytes"}
+
+
+class IdItem(NamedTuple):
+    """An item of token ids, and the UTF-8 bytes that its continuation is."""
+
+    prompt: tuple[int, ...]
+    continuation: tuple[int, ...]
+    bytes: int
 
 
 @dataclass(frozen=True)
 class Task:
-    """Items, (prompt, continuation) each, and a digest of them alone: not of the file's format or name."""
+    """Items, (prompt, continuation) each, and a digest of them alone: not of the file's format or name. A task of token
+    ids has `id_items` instead."""
 
     name: str
     items: tuple[tuple[str, str], ...]
     digest: str
+    id_items: tuple[IdItem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,24 +82,31 @@ def read_task(path: Path) -> Task:
         lines = path.read_bytes().split(b"\n")
     except (FileNotFoundError, IsADirectoryError):
         raise DataError(f"{path}: no such task; write it, or take {path.stem} out of params.yaml: tasks") from None
-    items = tuple(_item(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
-    if not items:
+    read = [(number, _item(line, f"{path}:{number}")) for number, line in enumerate(lines, 1) if line.strip()]
+    if not read:
         raise DataError(f'{path}: no items; write lines of {{"prompt": "...", "continuation": "..."}}')
+    items = tuple(item for _, item in read if not isinstance(item, IdItem))
+    id_items = tuple(item for _, item in read if isinstance(item, IdItem))
+    if items and id_items:
+        number = next(number for number, item in read if type(item) is not type(read[0][1]))
+        raise DataError(f"{path}:{number}: text and token ids in one task; keep one kind of items a task")
     digest = xxhash.xxh3_128()
     for text in (text.encode() for item in items for text in item):
         digest.update(f"{len(text)}:".encode() + text)
-    return Task(path.stem, items, digest.hexdigest())
+    for id_item in id_items:
+        digest.update(f"ids {tuple(id_item)}".encode())
+    return Task(path.stem, items, digest.hexdigest(), id_items)
 
 
 def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> EncodedTask:
-    """Tokenise a task and cut it into windows; raises DataError for a continuation that has no tokens.
+    """Tokenise a task and cut it into windows; raises DataError for a continuation that has no tokens, and for an id
+    beyond the vocabulary.
 
     An item is [end of document] + prompt + continuation. One that is longer than a window is read through
     windows that overlap: a token of the continuation is scored once, with at least half a window before it
     where there is as much.
     """
-    prompts = tokenizer.encode([prompt for prompt, _ in task.items])
-    continuations = tokenizer.encode([continuation for _, continuation in task.items])
+    prompts, continuations, scored_bytes = _tokens_of(task, tokenizer)
     end = np.array([tokenizer.end], dtype=tokenizer.dtype)
     rows, lengths, firsts = [], [], []
     for number, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True), 1):
@@ -100,7 +120,6 @@ def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> Encod
             rows.append(row)
             lengths.append(stop - begin - 1)
             firsts.append(first - begin - 1)
-    scored_bytes = sum(len(continuation.encode()) for _, continuation in task.items)
     return EncodedTask(
         task.name,
         task.digest,
@@ -111,6 +130,28 @@ def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> Encod
         np.array(firsts, dtype=np.int64),
         scored_bytes,
     )
+
+
+def _tokens_of(task: Task, tokenizer: Tokenizer) -> tuple[list[Tokens], list[Tokens], int]:
+    """Prompts and continuations as ids, and the UTF-8 bytes of all continuations."""
+    if not task.id_items:
+        if not tokenizer.reads_text:
+            raise DataError(
+                f"task {task.name}: holds text, and {tokenizer.path} knows no text; write token ids: "
+                '{"prompt": [...], "continuation": [...], "bytes": N}, or name a tokenizer.json'
+            )
+        prompts = tokenizer.encode([prompt for prompt, _ in task.items])
+        continuations = tokenizer.encode([continuation for _, continuation in task.items])
+        return prompts, continuations, sum(len(continuation.encode()) for _, continuation in task.items)
+    for number, item in enumerate(task.id_items, 1):
+        wrong = next((token for token in item.prompt + item.continuation if token >= tokenizer.vocabulary), None)
+        if wrong is not None:
+            raise DataError(
+                f"task {task.name}: item {number}: token id {wrong}, and the vocabulary has {tokenizer.vocabulary:,}"
+            )
+    prompts = [np.array(item.prompt, dtype=tokenizer.dtype) for item in task.id_items]
+    continuations = [np.array(item.continuation, dtype=tokenizer.dtype) for item in task.id_items]
+    return prompts, continuations, sum(item.bytes for item in task.id_items)
 
 
 def task_to_bytes(task: EncodedTask) -> bytes:
@@ -152,11 +193,13 @@ def _windows(first: int, length: int, size: int) -> list[tuple[int, int, int]]:
     return windows
 
 
-def _item(line: bytes, where: str) -> tuple[str, str]:
+def _item(line: bytes, where: str) -> tuple[str, str] | IdItem:
     try:
         item = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON: {error}") from None
+    if isinstance(item, dict) and set(item) == _ID_KEYS:
+        return _id_item(item, where)
     if not isinstance(item, dict) or set(item) != _KEYS:
         found = ", ".join(map(str, item)) if isinstance(item, dict) else type(item).__name__
         raise DataError(f"{where}: holds {found or 'nothing'}; an item has the keys prompt and continuation alone")
@@ -166,3 +209,15 @@ def _item(line: bytes, where: str) -> tuple[str, str]:
     if not continuation:
         raise DataError(f"{where}: the continuation is empty, and it is what is scored; move text into it")
     return prompt, continuation
+
+
+def _id_item(item: dict[str, Any], where: str) -> IdItem:
+    prompt, continuation, size = item["prompt"], item["continuation"], item["bytes"]
+    for ids in (prompt, continuation):
+        if not isinstance(ids, list) or any(type(token) is not int or token < 0 for token in ids):
+            raise DataError(f"{where}: prompt and continuation must be lists of token ids beside `bytes`")
+    if not continuation:
+        raise DataError(f"{where}: the continuation is empty, and it is what is scored; move ids into it")
+    if type(size) is not int or size <= 0:
+        raise DataError(f"{where}: bytes is {size!r}; write how many UTF-8 bytes the continuation is")
+    return IdItem(tuple(prompt), tuple(continuation), size)

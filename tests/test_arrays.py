@@ -1,0 +1,208 @@
+"""Token arrays: the same documents in every layout and width are the same documents, and damage is one clear line."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from olmix.data import arrays
+from olmix.data.arrays import count_tokens, is_real_npy, read_tokens_of
+from olmix.data.reading import Piece, Reading
+from olmix.data.shards import Shard, list_shards
+from olmix.errors import DataError
+from tests.token_arrays import Documents, write_datatrove, write_megatron, write_npy, write_raw
+
+END = 999
+READING = Reading(dtype=None, vocabulary=1000, end=END)
+U2, U4 = Reading(dtype="uint16", vocabulary=1000, end=END), Reading(dtype="uint32", vocabulary=1000, end=END)
+LAYOUTS: dict[str, tuple[Callable[[Path, Documents], None], str, Reading]] = {
+    "raw uint16": (lambda path, docs: write_raw(path, docs, END), "a.npy", U2),
+    "raw uint32": (lambda path, docs: write_raw(path, docs, END, "<u4"), "a.npy", U4),
+    "npy": (lambda path, docs: write_npy(path, docs, END), "a.npy", READING),
+    "npy, big-endian": (lambda path, docs: write_npy(path, docs, END, ">i8"), "a.npy", READING),
+    "megatron": (lambda path, docs: write_megatron(path, docs, END), "a.bin", READING),
+    "megatron, open": (lambda path, docs: write_megatron(path, docs, None, "<i4"), "a.bin", READING),
+    "datatrove": (lambda path, docs: write_datatrove(path, docs, END), "a.ds", READING),
+    "datatrove, open": (lambda path, docs: write_datatrove(path, docs, None, "<u4"), "a.ds", U4),
+}
+
+
+def only(folder: Path | str) -> Shard:
+    (shard,) = list_shards(folder, lambda _: True)
+    return shard
+
+
+def documents_of(shard: Shard, reading: Reading) -> list[bytes]:
+    return [document for batch in read_tokens_of(Piece(shard), reading) for document in batch.documents]
+
+
+def as_bytes(documents: Documents) -> Counter[bytes]:
+    return Counter(np.array(ids, "<u4").tobytes() for ids in documents)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, END - 1), min_size=1, max_size=9), min_size=1, max_size=9),
+    st.sampled_from([1, 3, 1000]),
+)
+def test_every_layout_holds_the_same_documents(
+    tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], chunk: int
+) -> None:
+    root = tmp_path_factory.mktemp("layouts")
+    before, arrays.CHUNK = arrays.CHUNK, chunk
+    try:
+        for name, (write, file, reading) in LAYOUTS.items():
+            write(root / name / file, documents)
+            shard = only(root / name)
+            assert Counter(documents_of(shard, reading)) == as_bytes(documents), name
+            closing = 0 if name.endswith("open") else len(documents)
+            assert count_tokens(shard, reading) == sum(map(len, documents)) + closing
+    finally:
+        arrays.CHUNK = before
+
+
+def test_empty_documents_and_an_open_end(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/a.npy").write_bytes(np.array([END, 1, 2, END, END, 3], "<u2").tobytes())
+    found = documents_of(only(tmp_path / "a"), U2)
+    assert Counter(found) == as_bytes([[], [1, 2], [], [3]])
+    assert count_tokens(only(tmp_path / "a"), U2) == 6
+
+
+def test_a_real_npy_is_told_from_a_raw_one(tmp_path: Path) -> None:
+    write_npy(tmp_path / "real/a.npy", [[1, 2]], END)
+    write_raw(tmp_path / "raw/a.npy", [[1, 2]], END)
+    assert is_real_npy(only(tmp_path / "real"))
+    assert not is_real_npy(only(tmp_path / "raw"))
+
+
+def test_another_dtype_is_other_documents(tmp_path: Path) -> None:
+    write_raw(tmp_path / "a/a.npy", [[1, 2, 3]], 0, "<u2")
+    narrow = Reading(dtype="uint16", end=0)
+    wide = Reading(dtype="uint32", end=0)
+    assert documents_of(only(tmp_path / "a"), narrow) != documents_of(only(tmp_path / "a"), wide)
+    kind = only(tmp_path / "a").kind
+    assert narrow.digest(kind) != wide.digest(kind)
+
+
+@pytest.mark.parametrize("name", ["raw uint16", "megatron", "datatrove"])
+def test_a_url_is_read_as_a_folder_is(tmp_path: Path, name: str) -> None:
+    write, file, reading = LAYOUTS[name]
+    write(tmp_path / file, [[1, 2], [3]])
+    root = f"memory://arrays-{name.replace(' ', '-')}"
+    fsspec.filesystem("memory").put(f"{tmp_path}/", root, recursive=True)
+    assert Counter(documents_of(only(root), reading)) == as_bytes([[1, 2], [3]])
+
+
+def change(path: Path, at: int, new: bytes) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:at] + new + content[at + len(new) :])
+
+
+def cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+DOCS = [[1, 2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("layout", "damage", "reading", "message"),
+    [
+        ("raw uint16", None, READING, r"a\.npy: raw token ids, whose dtype no header says; set params\.yaml: domains"),
+        ("raw uint16", lambda p: cut(p, 9), U2, r"a\.npy: 9 bytes are not whole ids of 2 bytes; truncated"),
+        (
+            "raw uint16",
+            lambda p: change(p, 4, b"\xff\xff"),
+            U2,
+            r"a\.npy: token id 65535 at position 2 \(byte 4\), and the vocabulary has 1,000; wrong dtype",
+        ),
+        ("raw uint16", None, Reading(dtype="uint16"), r"a\.npy: no end-of-document id is known; set params\.yaml"),
+        (
+            "npy",
+            lambda p: cut(p, p.stat().st_size - 3),
+            READING,
+            r"a\.npy: truncated or damaged: its header says 7 ids",
+        ),
+        ("npy", lambda p: np.save(p, np.zeros((2, 2), "<u2")), READING, r"a\.npy: 2-dimensional uint16 is no token"),
+        ("npy", lambda p: np.save(p, np.zeros(4)), READING, r"a\.npy: 1-dimensional float64 is no token array"),
+        (
+            "npy",
+            lambda p: np.save(p, np.array([{}], object), allow_pickle=True),
+            READING,
+            r"1-dimensional object is no",
+        ),
+        ("npy", lambda p: cut(p, 20), READING, r"a\.npy: not a valid npy header: "),
+        ("npy", None, U2, r"a\.npy: holds uint32, and params\.yaml: domains\.<name>\.dtype says uint16"),
+        (
+            "npy, big-endian",
+            lambda p: np.save(p, np.array([1, -1])),
+            READING,
+            r"token id -1 at position 1 \(byte 136\)",
+        ),
+        ("megatron", lambda p: cut(p, 8), READING, r"a\.bin: truncated: 8 of 14 bytes, by its index"),
+        ("megatron", lambda p: p.write_bytes(bytes(20)), READING, r"a\.bin: 20 bytes where 14 should be, by its index"),
+        ("megatron", lambda p: change(p.with_suffix(".idx"), 0, b"X"), READING, r"a\.idx: not Megatron's index"),
+        ("megatron", lambda p: cut(p.with_suffix(".idx"), 20), READING, r"a\.idx: truncated: 20 bytes"),
+        ("megatron", lambda p: cut(p.with_suffix(".idx"), 60), READING, r"a\.idx: 60 bytes, and 2 sequences with 3"),
+        ("megatron", lambda p: change(p.with_suffix(".idx"), 9, b"\2"), READING, r"a\.idx: version 2 of Megatron's"),
+        (
+            "megatron",
+            lambda p: change(p.with_suffix(".idx"), 17, b"\7"),
+            READING,
+            r"dtype code 7 \(float32\) is no type",
+        ),
+        ("megatron", lambda p: change(p.with_suffix(".idx"), 17, b"\x63"), READING, r"dtype code 99 \(unknown\)"),
+        (
+            "megatron",
+            lambda p: change(p.with_suffix(".idx"), 34, b"\5"),
+            READING,
+            r"a\.idx: its pointers are not where",
+        ),
+        (
+            "megatron",
+            lambda p: change(p.with_suffix(".idx"), p.with_suffix(".idx").stat().st_size - 8, struct.pack("<q", 1)),
+            READING,
+            r"a\.idx: its document index does not go from 0 to 2",
+        ),
+        ("megatron", None, U4, r"a\.bin: holds uint16, and params\.yaml: domains\.<name>\.dtype says uint32"),
+        ("datatrove", lambda p: cut(p, 8), READING, r"a\.ds: truncated: 8 of 14 bytes, by its index; wrong dtype or"),
+        ("datatrove", None, U4, r"a\.ds: truncated: 14 of 28 bytes, by its index; wrong dtype"),
+        ("datatrove", lambda p: cut(p.with_name("a.ds.index"), 11), READING, r"a\.ds\.index: 11 bytes are not whole"),
+        (
+            "datatrove",
+            lambda p: p.with_name("a.ds.index").write_bytes(struct.pack("<QQ", 7, 4)),
+            READING,
+            r"a\.ds\.index: its document ends do not rise",
+        ),
+        ("raw uint16", None, Reading(where=(("lang", ("en",)),)), r"token arrays have no fields; remove where"),
+    ],
+)
+def test_damage_is_one_clear_line(
+    tmp_path: Path, layout: str, damage: Callable[[Path], object] | None, reading: Reading, message: str
+) -> None:
+    write, file, _ = LAYOUTS[layout]
+    write(tmp_path / file, DOCS)
+    if damage is not None:
+        damage(tmp_path / file)
+    with pytest.raises(DataError, match=message) as error:
+        documents_of(only(tmp_path), reading)
+    assert "\n" not in str(error.value)
+
+
+def test_an_array_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    write_raw(tmp_path / "a.npy", DOCS, END)
+    shard = only(tmp_path)
+    batches = read_tokens_of(Piece(shard), U2)
+    next(batches)
+    write_raw(tmp_path / "a.npy", DOCS[::-1], END)
+    with pytest.raises(DataError, match=r"a\.npy: changed while it was read; nothing was recorded"):
+        list(batches)
