@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from olmix.core.digest import MODULUS
 from olmix.data import memory as memory_module
+from olmix.data import parallel
 from olmix.data import scan as scan_module
 from olmix.data.content import Content
 from olmix.data.manifest import manifest_is_current, prepare, scan_entry
@@ -196,8 +197,8 @@ def test_processes_find_what_one_process_finds(
         write_jsonl(tmp_path / f"a/{k}.jsonl", [f"{k} {j} " + "text " * 50 for j in range(400)])
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     alone = prepared(tmp_path / "a", tokenizer, 10_000)
-    monkeypatch.setattr(scan_module, "ALONE", 0)
-    monkeypatch.setattr(scan_module, "PIECE", 40_000)
+    monkeypatch.setattr(parallel, "ALONE", 0)
+    monkeypatch.setattr(parallel, "PIECE", 40_000)
     monkeypatch.setattr(scan_module, "cores", lambda: 2)
     assert prepared(tmp_path / "b", tokenizer, 10_000) == alone
     assert not [path for path in (tmp_path / "scan").iterdir() if path.is_dir()]

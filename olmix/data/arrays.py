@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -21,13 +22,15 @@ from olmix.data.reading import Batch, Piece, Reading
 from olmix.data.shards import Shard
 from olmix.errors import DataError
 
-# Ids that are read at once.
-CHUNK = 1 << 20
+# Ids that are read at once: what is made of them fits the second cache, and memory is not asked for anew, which a
+# chunk of 2²⁰ ids made twice as slow.
+CHUNK = 1 << 17
 _NPY = b"\x93NUMPY"
 _MEGATRON = b"MMIDIDX\0\0"
 _CODES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 _FLOATS = {6: "float64", 7: "float32"}
 _DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+_READ_HEADER = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
 _Ids = NDArray[np.integer[Any]]
 
 
@@ -66,8 +69,11 @@ def read_tokens_of(piece: Piece, reading: Reading) -> Iterator[Batch]:
     with shard.open() as file:
         layout = _layout(shard, reading, file)
         file.seek(layout.start)
-        chunks = _chunks(shard, file, layout, reading.vocabulary)
-        yield from _closed(shard, chunks, reading) if layout.ends is None else _ended(chunks, layout.ends, reading.end)
+        if layout.ends is None and reading.end is None:
+            raise DataError(
+                f"{shard.place}: no end-of-document id is known; set params.yaml: tokenizer.end_of_document"
+            )
+        yield from _documents(_chunks(shard, file, layout, reading.vocabulary), layout.ends, reading.end)
     shard.require_unchanged()
 
 
@@ -85,9 +91,11 @@ def _npy(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
         return _Layout(raw, 0, _whole(shard, shard.size, raw), None)
     file.seek(0)
     try:
-        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-        shape, _, found = read_header[np.lib.format.read_magic(file)[0]](file)
-    except (ValueError, KeyError, EOFError) as error:
+        version = np.lib.format.read_magic(file)
+        if version[0] not in _READ_HEADER:
+            raise ValueError(f"version {version[0]}, and versions 1 and 2 can be read")
+        shape, _, found = _READ_HEADER[version[0]](file)
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:  # numpy reads the header as Python's own text
         raise DataError(f"{shard.place}: not a valid npy header: {str(error).splitlines()[0]}") from None
     dtype: np.dtype[Any] = np.dtype(found)
     if dtype.kind not in "iu" or len(shape) != 1:
@@ -105,7 +113,7 @@ def _npy(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
 def _megatron(shard: Shard, reading: Reading) -> _Layout:
     place = shard.kind.companion(shard.place)
     with shard.open_index() as file:
-        index = file.read()
+        index = _read(place, file)
     if index[:9] != _MEGATRON:
         raise DataError(f"{place}: not Megatron's index: it begins with {index[:9]!r}")
     if len(index) < 34:
@@ -139,7 +147,7 @@ def _megatron(shard: Shard, reading: Reading) -> _Layout:
 def _datatrove(shard: Shard, reading: Reading) -> _Layout:
     place = shard.kind.companion(shard.place)
     with shard.open_index() as file:
-        index = file.read()
+        index = _read(place, file)
     if len(index) % 8:
         raise DataError(f"{place}: {len(index):,} bytes are not whole 64-bit document ends; truncated?")
     ends = np.frombuffer(index, "<u8").astype(np.int64)
@@ -165,9 +173,10 @@ def _declared(shard: Shard, reading: Reading) -> np.dtype[Any]:
 
 
 def _require_declared(shard: Shard, reading: Reading, dtype: np.dtype[Any]) -> None:
-    if reading.dtype is not None and _DTYPES[reading.dtype] != dtype:
+    if reading.dtype is not None and reading.dtype != dtype.name:  # a header may say another order of bytes
         raise DataError(
-            f"{shard.place}: holds {dtype.name}, and params.yaml: domains.<name>.dtype says {reading.dtype}"
+            f"{shard.place}: holds {dtype.name}, and params.yaml: domains.<name>.dtype says {reading.dtype}; remove "
+            "the dtype there, its header is enough"
         )
 
 
@@ -186,14 +195,14 @@ def _short_or_long(size: int, need: int) -> str:
 def _chunks(shard: Shard, file: IO[bytes], layout: _Layout, vocabulary: int | None) -> Iterator[NDArray[np.uint32]]:
     """The ids in chunks, as 32-bit numbers, each below the vocabulary."""
     at, size = 0, layout.dtype.itemsize
+    most = 2**32 if vocabulary is None else vocabulary
     file = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
     while at < layout.count:
-        block = file.read(min(CHUNK, layout.count - at) * size)
+        block = _read(shard.place, file, min(CHUNK, layout.count - at) * size)
         if not block or len(block) % size:
             raise DataError(f"{shard.place}: ends after {at + len(block) // size:,} of {layout.count:,} ids; truncated")
         ids: _Ids = np.frombuffer(block, layout.dtype)
-        most = 2**32 if vocabulary is None else vocabulary
-        if int(ids.max()) >= most or int(ids.min()) < 0:
+        if int(ids.max()) >= most or (layout.dtype.kind == "i" and int(ids.min()) < 0):
             wrong = int(np.flatnonzero((ids < 0) | (ids >= most))[0])
             raise DataError(
                 f"{shard.place}: token id {int(ids[wrong])} at position {at + wrong:,} (byte "
@@ -203,49 +212,41 @@ def _chunks(shard: Shard, file: IO[bytes], layout: _Layout, vocabulary: int | No
         at += len(ids)
 
 
-def _closed(shard: Shard, chunks: Iterator[NDArray[np.uint32]], reading: Reading) -> Iterator[Batch]:
-    """Documents that an id closes; what follows the last one is a document too."""
-    if reading.end is None:
-        raise DataError(f"{shard.place}: no end-of-document id is known; set params.yaml: tokenizer.end_of_document")
-    begun: list[bytes] = []
+def _read(place: str, file: IO[bytes], size: int = -1) -> bytes:
+    try:
+        return file.read(size)
+    except Exception as error:  # each kind of store has errors of its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{place}: cannot be read: {reason}; run it again when it can") from None
+
+
+def _documents(
+    chunks: Iterator[NDArray[np.uint32]], ends: NDArray[np.int64] | None, closing: int | None
+) -> Iterator[Batch]:
+    """Documents that end where `ends` says, without a closing id there; or at every closing id when `ends` is None,
+    and then what follows the last one is a document too."""
+    begun: list[bytes] = []  # of a document that goes on in the next chunk
+    number = at = 0
     for ids in chunks:
+        if ends is None:
+            stops = np.flatnonzero(ids == closing)
+            begins = np.concatenate(([0], stops + 1))
+        else:
+            # Ends at the chunk's own end are of this chunk: a document that goes on has an id in the next one.
+            until = int(np.searchsorted(ends, at + len(ids), "right"))
+            stops = ends[number:until] - at
+            begins = np.concatenate(([0], stops))
+            if closing is not None:
+                stops = stops - ((ids[stops - 1] == closing) & (stops > begins[:-1]))
+            number, at = until, at + len(ids)
         content = ids.tobytes()
-        documents = []
-        at = 0
-        for end in (4 * np.flatnonzero(ids == reading.end)).tolist():
-            begun.append(content[at:end])
-            documents.append(b"".join(begun) if len(begun) > 1 else begun[0])
+        places = (4 * begins).tolist()
+        documents = [content[a:b] for a, b in zip(places, (4 * stops).tolist(), strict=False)]
+        if documents and begun:
+            documents[0] = b"".join([*begun, documents[0]])
             begun = []
-            at = end + 4
-        if at < len(content):
-            begun.append(content[at:])
+        if places[-1] < len(content):
+            begun.append(content[places[-1] :])
         yield Batch(documents)
     if begun:
         yield Batch([b"".join(begun)])
-
-
-def _ended(chunks: Iterator[NDArray[np.uint32]], ends: NDArray[np.int64], end: int | None) -> Iterator[Batch]:
-    """Documents that end where an index says; an id that closes them as well is taken off."""
-    closing = b"" if end is None else end.to_bytes(4, "little")
-    begun: list[bytes] = []
-    number = at = 0  # the document that is being read, and the place of the chunk
-
-    def finish(last: bytes) -> bytes:
-        document = b"".join([*begun, last]) if begun else last
-        begun.clear()
-        aligned = closing and len(document) >= 4 and document[-4:] == closing
-        return document[:-4] if aligned else document
-
-    for ids in chunks:
-        content = ids.tobytes()
-        stop = int(np.searchsorted(ends, at + len(ids), "right"))
-        here = 0
-        documents = []
-        for border in (4 * (ends[number:stop] - at)).tolist():
-            documents.append(finish(content[here:border]))
-            here = border
-        number, at = stop, at + len(ids)
-        if here < len(content):
-            begun.append(content[here:])
-        yield Batch(documents)
-    yield Batch([finish(b"") for _ in ends[number:]])

@@ -99,6 +99,16 @@ class Memory:
                 parts[found[key]][topic] = Content(from_hex(digest, str(self.path)), *numbers)
         return parts
 
+    def recorded(self) -> dict[str, tuple[str, Content]]:
+        """Stamp and content, all topics together, of every shard that was read to its end, by name."""
+        rows = self._base.execute("select id, name, stamp from shards where finished").fetchall()
+        found = {key: (name, stamp) for key, name, stamp in rows}
+        parts = dict.fromkeys(found, Content())
+        for key, digest, *numbers in self._base.execute("select shard, digest, documents, bytes, tokens from parts"):
+            if key in parts:
+                parts[key] += Content(from_hex(digest, str(self.path)), *numbers)
+        return {name: (stamp, parts[key]) for key, (name, stamp) in found.items()}
+
     def keep_only(self, names: Collection[str]) -> None:
         """Forget shards that are not in `names`, and those that were not finished."""
         rows = self._base.execute("select id, name, finished from shards").fetchall()

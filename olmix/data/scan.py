@@ -8,34 +8,30 @@ this one holds a domain in memory.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from olmix.core.digest import MODULUS, document_digest
 from olmix.cores import cores
+from olmix.data import parallel
 from olmix.data.arrays import count_tokens, read_tokens_of
 from olmix.data.content import WHOLE, Content, add_topics
 from olmix.data.memory import HASH_BYTES, Kept, Memory
+from olmix.data.parallel import each
 from olmix.data.reading import Batch, Piece, Reading
 from olmix.data.shards import Shard, total_size
 from olmix.data.text import pieces_of, read_text
 from olmix.errors import DataError
 from olmix.progress import Progress, Report, silent
 
-# Less than so much is read by this process: starting others would take longer.
-ALONE = 32 << 20
 # So many bytes of documents a process returns by itself; more go through a file.
 RETURNED = 8 << 20
-PIECE = 64 << 20
 # Documents are kept up to a guess of the hash that closes the budget, this many times too many of them.
 CAUTION = 4
 
@@ -141,7 +137,7 @@ def _scan(
         memory.lower(WHOLE, min(MODULUS, MODULUS * CAUTION * memory.budget // total))
     folder = tempfile.mkdtemp(prefix=f"{memory.path.stem}-", dir=memory.path.parent)
     try:
-        read = _Reader(memory, reading, folder, workers if total > ALONE else 1)
+        read = _Reader(memory, reading, folder, workers if total > parallel.ALONE else 1)
         done = size = 0
         for shard, parts in read.all(unread):
             known[shard.name] = parts
@@ -165,7 +161,7 @@ class _Reader:
         self._parts: dict[str, dict[str, Content]] = {}
 
     def all(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, dict[str, Content]]]:
-        for piece, found in self._alone(shards) if self._workers == 1 else self._together(shards):
+        for piece, found in each(scan_piece, self._jobs(shards), self._workers):
             name = piece.shard.name
             self._memory.keep(self._keys[name], found.documents())
             self._parts[name] = add_topics((self._parts[name], found.parts))
@@ -177,54 +173,15 @@ class _Reader:
 
     def _pieces(self, shards: Sequence[Shard]) -> Iterator[Piece]:
         for shard in shards:
-            pieces = pieces_of(shard, PIECE)
+            pieces = pieces_of(shard, parallel.PIECE)
             self._keys[shard.name] = self._memory.begin(shard)
             self._left[shard.name] = len(pieces)
             self._parts[shard.name] = {}
             yield from pieces
 
-    def _job(self, piece: Piece) -> tuple[Piece, Reading, dict[str, int], int, str]:
-        return piece, self._reading, self._memory.bounds(), MODULUS, self._folder
-
-    def _alone(self, shards: Sequence[Shard]) -> Iterator[tuple[Piece, Found]]:
+    def _jobs(self, shards: Sequence[Shard]) -> Iterator[tuple[Piece, tuple[Any, ...]]]:
         for piece in self._pieces(shards):
-            yield piece, scan_piece(*self._job(piece))
-
-    def _together(self, shards: Sequence[Shard]) -> Iterator[tuple[Piece, Found]]:
-        # A process a core: polars must not start a thread a core in each of them.
-        with _environment("POLARS_MAX_THREADS", "1"):
-            pool = ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"))
-            pieces = self._pieces(shards)
-            running: dict[Future[Found], Piece] = {}
-            try:
-                while True:
-                    while len(running) < 2 * self._workers and (piece := next(pieces, None)):
-                        running[pool.submit(scan_piece, *self._job(piece))] = piece
-                    if not running:
-                        return
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        yield running.pop(future), future.result()
-            except BrokenProcessPool:
-                raise DataError(
-                    f"{next(iter(running.values())).shard.place}: a process that read it or a shard beside it died, "
-                    "perhaps for want of memory; run it again, it goes on behind the shards that were read"
-                ) from None
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for processes that are started in the block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+            yield piece, (piece, self._reading, self._memory.bounds(), MODULUS, self._folder)
 
 
 def _write_kept(kept: Sequence[Kept], folder: str) -> str:

@@ -123,6 +123,23 @@ def scan(names: tuple[str, ...], root: str | None, full: bool, workers: int | No
     return OK
 
 
+@cli.command(epilog=f"{EXIT_CODES} 2 when an error is found (warnings alone are 0).")
+@click.argument("names", metavar="[DOMAIN]...", nargs=-1)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read.  [default: one a core]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def check(names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
+    """Read every shard again, trust nothing, and say what is not as it was recorded and what that costs.
+
+    Shards that are damaged, truncated, gone, or changed without a trace; shards and documents that are there twice,
+    within a domain or in two; and text of the tasks that stands in a domain.
+    """
+    from olmix.faces.check import check as check_entries
+
+    checked = check_entries(names, workers)
+    click.echo(json.dumps(checked.to_json(), indent=2) if as_json else checked.to_text())
+    return SOMETHING_TO_DO if checked.failed else OK
+
+
 @cli.command(epilog=EXIT_CODES)
 def accept() -> int:
     """Make the proposed mixture the accepted one; refuses when the pipeline is not up to date."""

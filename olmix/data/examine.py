@@ -1,0 +1,211 @@
+"""Examining a domain: every shard is read again, trusting no stamp, and what a check compares is taken from it.
+
+Of each shard its content; of its documents a 64-bit piece of their hashes, to find copies of them; and which of the
+given passages (text that evaluates) stand in them word for word. Copies are counted within bounded memory: above
+MOST hashes only those below a bound are looked at, the same bound everywhere, so that what is found times the number
+of hashes for each that is looked at is an unbiased estimate.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from olmix.core.digest import MODULUS, document_digest
+from olmix.data import parallel
+from olmix.data.arrays import count_tokens
+from olmix.data.content import WHOLE, Content
+from olmix.data.parallel import each
+from olmix.data.reading import Piece, Reading
+from olmix.data.scan import read_piece
+from olmix.data.shards import Shard
+from olmix.data.text import pieces_of
+from olmix.errors import DataError
+from olmix.progress import Progress, Report
+
+# Hashes of documents that are held at once, 8 bytes each.
+MOST = 40_000_000
+# Text that is searched for passages at once: building the search costs about as much as a megabyte of it.
+_SEARCHED = 8 << 20
+Hashes = NDArray[np.uint64]
+
+
+@dataclass
+class Examined:
+    """What a piece, a shard or a domain holds: its content, hashes of documents by topic, how many documents hold each
+    passage by topic, and the error of what cannot be read."""
+
+    content: Content = field(default_factory=Content)
+    hashes: dict[str, list[Hashes]] = field(default_factory=dict)
+    documents: Counter[str] = field(default_factory=Counter)
+    passages: dict[str, Counter[int]] = field(default_factory=dict)
+    holding: Counter[str] = field(default_factory=Counter)
+    problem: str | None = None
+
+    def add(self, other: Examined) -> None:
+        """Take in what another piece holds."""
+        self.content += other.content
+        for topic, arrays in other.hashes.items():
+            self.hashes.setdefault(topic, []).extend(arrays)
+        for topic, counts in other.passages.items():
+            self.passages.setdefault(topic, Counter()).update(counts)
+        self.documents.update(other.documents)
+        self.holding.update(other.holding)
+        self.problem = self.problem or other.problem
+
+
+def examine_piece(piece: Piece, reading: Reading, passages: Sequence[str], bound: int) -> Examined:
+    """Read a piece: hashes below `bound` (of 2^64), and documents that hold one of `passages`."""
+    found = Examined()
+    digest = documents = size = 0
+    searched = _Search(passages, found)
+    try:
+        for batch in read_piece(piece, reading):
+            hashes = [document_digest(document) for document in batch.documents]
+            digest, documents = digest + sum(hashes), documents + len(hashes)
+            size += sum(map(len, batch.documents))
+            tops = np.array([h >> 64 for h in hashes], np.uint64)
+            topics = batch.topics or [WHOLE] * len(hashes)
+            for topic in sorted(set(topics)):
+                own = tops if batch.topics is None else tops[[t == topic for t in topics]]
+                found.documents[topic] += len(own)
+                found.hashes.setdefault(topic, []).append(own[own < np.uint64(bound)] if bound < 2**64 else own)
+            if passages and not piece.shard.kind.tokens:
+                searched.add(batch.documents, topics)
+        searched.finish()
+        tokens = count_tokens(piece.shard, reading) if piece.shard.kind.tokens else 0
+    except DataError as error:
+        return Examined(problem=str(error))
+    found.content = Content(digest % MODULUS, documents, 0 if piece.shard.kind.tokens else size, tokens)
+    return found
+
+
+class _Search:
+    """Documents are searched together, some megabytes at once."""
+
+    def __init__(self, passages: Sequence[str], found: Examined) -> None:
+        self._passages = list(passages)
+        self._places = {passage: k for k, passage in enumerate(passages)}
+        self._found = found
+        self._documents: list[bytes] = []
+        self._topics: list[str] = []
+        self._size = 0
+
+    def add(self, documents: Sequence[bytes], topics: Sequence[str]) -> None:
+        self._documents += documents
+        self._topics += topics
+        self._size += sum(map(len, documents))
+        if self._size > _SEARCHED:
+            self.finish()
+
+    def finish(self) -> None:
+        if self._documents:
+            texts = pl.Series(self._documents, dtype=pl.Binary).cast(pl.String)
+            hits = texts.str.contains_any(self._passages).arg_true()
+            held = texts.gather(hits).str.extract_many(self._passages, overlapping=True).to_list()
+            for place, passages in zip(hits.to_list(), held, strict=True):
+                topic = self._topics[place]
+                self._found.holding[topic] += 1
+                counts = self._found.passages.setdefault(topic, Counter())
+                counts.update(self._places[passage] for passage in set(passages))
+        self._documents, self._topics, self._size = [], [], 0
+
+
+class Bound:
+    """The bound below which hashes of documents are held, the same for all domains; it falls when there are too many.
+
+    `of` says how many hashes there are for each that is looked at.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._held: list[dict[str, list[Hashes]]] = []
+        self.bits = 0
+
+    @property
+    def value(self) -> int:
+        """The bound, of 2^64."""
+        return 2**64 >> self.bits
+
+    @property
+    def of(self) -> int:
+        """One hash of so many is looked at."""
+        return 1 << self.bits
+
+    def hold(self, hashes: dict[str, list[Hashes]]) -> None:
+        """Count these hashes from now on, and drop some of all when there are too many."""
+        self._held.append(hashes)
+
+    def lower(self) -> None:
+        """Lower the bound until what is held is little enough."""
+        while sum(len(a) for hashes in self._held for arrays in hashes.values() for a in arrays) > self._most:
+            self.bits += 1
+            for hashes in self._held:
+                for topic, arrays in hashes.items():
+                    joined = np.concatenate(arrays) if arrays else np.empty(0, np.uint64)
+                    hashes[topic] = [joined[joined < np.uint64(self.value)]]
+
+
+def examine(
+    shards: Sequence[Shard],
+    reading: Reading,
+    passages: Sequence[str],
+    bound: Bound,
+    report: Report,
+    workers: int,
+) -> tuple[dict[str, Examined], Examined]:
+    """Each shard of a domain by name, its hashes left out, and all of it together."""
+    total = sum(shard.size for shard in shards)
+    found: dict[str, Examined] = {shard.name: Examined() for shard in shards}
+    pieces = [piece for shard in shards for piece in pieces_of(shard, parallel.PIECE)]
+    whole = Examined()
+    bound.hold(whole.hashes)
+    left = Counter(piece.shard.name for piece in pieces)
+    done = size = 0
+
+    def jobs() -> Iterator[tuple[Piece, tuple[Any, ...]]]:
+        for piece in pieces:
+            yield piece, (piece, reading, passages, bound.value)
+
+    for piece, part in each(examine_piece, jobs(), workers if total > parallel.ALONE else 1):
+        whole.add(part)
+        bound.lower()
+        part.hashes = {}
+        found[piece.shard.name].add(part)
+        left[piece.shard.name] -= 1
+        done, size = done + (not left[piece.shard.name]), size + piece.size
+        report(Progress(0, done, len(shards), size, total))
+    return found, whole
+
+
+def copies(hashes: dict[str, Iterable[Hashes]], bound: int) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    """Documents that are there once more within each domain, and documents that each pair of domains shares, among the
+    hashes below `bound` (of 2^64)."""
+    within: dict[str, int] = {}
+    names = sorted(hashes)
+    unique: list[Hashes] = []
+    for name in names:
+        joined = np.concatenate([np.empty(0, np.uint64), *hashes[name]])
+        joined = joined[joined < np.uint64(bound)] if bound < 2**64 else joined
+        unique.append(np.unique(joined))
+        within[name] = len(joined) - len(unique[-1])
+    every = np.concatenate([np.empty(0, np.uint64), *unique])
+    owner = np.repeat(np.arange(len(names)), [len(u) for u in unique])
+    order = np.lexsort((owner, every))
+    every, owner = every[order], owner[order]
+    shared: Counter[tuple[str, str]] = Counter()
+    # Copies in two domains stand side by side; in k domains they are runs of k.
+    for step in range(1, len(names)):
+        same = np.flatnonzero(every[step:] == every[:-step]) if len(every) > step else np.empty(0, np.int64)
+        if not len(same):
+            break
+        pairs, counts = np.unique(np.stack((owner[same], owner[same + step])), axis=1, return_counts=True)
+        for (a, b), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+            shared[names[a], names[b]] += count
+    return within, dict(shared)

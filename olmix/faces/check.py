@@ -1,0 +1,151 @@
+"""`olmix check`: what is on disk, read again as a whole, against what is recorded; and what each difference costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from olmix.cores import cores
+from olmix.data.corpus import Corpus, is_corpus, read_corpus
+from olmix.data.examine import Bound, Examined, examine
+from olmix.data.manifest import read_manifests
+from olmix.data.shards import Shard, list_shards
+from olmix.data.source import DomainSource
+from olmix.errors import ConfigError, OlmixError
+from olmix.faces.config import Params, load_params
+from olmix.faces.findings import (
+    ERROR,
+    WARNING,
+    Finding,
+    contamination,
+    duplicated_shards,
+    duplicates,
+    of_manifests,
+    of_shards,
+)
+from olmix.faces.progress import ProgressDisplay
+from olmix.pipeline import link_is_allowed
+from olmix.proxy.tasks import read_task
+
+# A passage that is shorter may stand in a document by chance.
+SHORTEST = 50
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was checked and what was found."""
+
+    findings: tuple[Finding, ...]
+    shards: int
+    documents: int
+    passages: int
+    short: int
+    one_of: int
+    unsearched: tuple[str, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is worse than a warning."""
+        return any(finding.severity == ERROR for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it for scripts."""
+        checked = {
+            "shards": self.shards,
+            "documents": self.documents,
+            "passages": self.passages,
+            "passages_too_short": self.short,
+            "documents_compared": f"1 of {self.one_of}",
+            "not_searched_for_passages": list(self.unsearched),
+        }
+        return {"findings": [finding.to_json() for finding in self.findings], "checked": checked}
+
+    def to_text(self) -> str:
+        """A line a finding and a closing line."""
+        lines = [f"{finding.severity}: {finding.text}" for finding in self.findings]
+        counts = Counter(finding.severity for finding in self.findings)
+        found = ", ".join(f"{counts[s]} {s}{'s' * (counts[s] != 1)}" for s in (ERROR, WARNING) if counts[s])
+        lines += [""] if lines else []
+        short = f" ({self.short:,} more are too short to tell)" if self.short else ""
+        lines.append(
+            f"{self.shards:,} shards with {self.documents:,} documents read again; {self.passages:,} passages of tasks "
+            f"searched{short}; {found or 'nothing found'}"
+        )
+        if self.one_of > 1:
+            lines.append(f"Copies of documents are estimates, from one document of {self.one_of}")
+        if self.unsearched:
+            lines.append(f"Token arrays are not searched for text of tasks: {', '.join(self.unsearched)}")
+        return "\n".join(lines)
+
+
+def check(names: Sequence[str], workers: int | None) -> Checked:
+    """Check the entries `names`, or all; raises ConfigError for one that is not there."""
+    params = load_params()
+    tokenizer = params.load_tokenizer()
+    tasks, passages, short = _passages(params)
+    bound = Bound()
+    findings: list[Finding] = []
+    found: dict[str, Examined] = {}
+    shards: dict[tuple[int, int], list[str]] = {}
+    counted = 0
+    unsearched = []
+    manifests = read_manifests()
+    domains: dict[str, dict[str, str]] = {}
+    for name in names or params.entries:
+        domain = params.entry(name, tokenizer)
+        try:
+            listed, corpus = _listed(domain)
+        except OlmixError as error:
+            findings.append(Finding(ERROR, "unreadable", name, f"{error}: nothing of {name} can be read"))
+            continue
+        with ProgressDisplay(f"check {name}", "shards", "bytes") as display:
+            each, whole = examine(listed, domain.reading, passages, bound, display, workers or cores())
+        counted += len(listed)
+        found[name] = whole
+        unsearched += [name] if passages and listed[0].kind.tokens else []
+        for shard in listed:
+            content = each[shard.name].content
+            if each[shard.name].problem is None and content.documents:
+                shards.setdefault((content.digest, content.documents), []).append(shard.place)
+        findings += of_shards(domain, listed, each, corpus)
+        domains[name] = domain.domain_names(whole.documents)
+        if corpus is None and whole.problem is None:
+            findings += of_manifests(domain, whole, manifests, domains[name])
+    findings += duplicated_shards(shards)
+    findings += duplicates(found, domains, bound)
+    findings += contamination(found, domains, tasks)
+    order = {ERROR: 0, WARNING: 1}
+    findings.sort(key=lambda finding: order[finding.severity])
+    documents = sum(sum(whole.documents.values()) for whole in found.values())
+    return Checked(tuple(findings), counted, documents, len(passages), short, bound.of, tuple(unsearched))
+
+
+def _listed(domain: DomainSource) -> tuple[list[Shard], Corpus | None]:
+    """The shards of an entry, and the corpus when they lie elsewhere."""
+    if not is_corpus(domain.folder):
+        return list_shards(domain.folder, link_is_allowed, domain.reading.format), None
+    corpus = read_corpus(domain.folder)
+    below = Path(corpus.root).resolve()
+    return list_shards(corpus.root, lambda target: target.is_relative_to(below), domain.reading.format), corpus
+
+
+def _passages(params: Params) -> tuple[list[str], list[str], int]:
+    """The task and the text of each passage that is long enough to be looked for, and how many are not."""
+    tasks, passages, short = [], [], 0
+    if params.proxy.external:
+        return [], [], 0
+    for task in params.tasks.names:
+        path = params.task_path(task)
+        if not path.exists():
+            raise ConfigError(f"{path}: no such task; add the file or take it out of params.yaml: tasks.families")
+        for prompt, continuation in read_task(path).items:
+            passage = (prompt + continuation).strip()
+            if len(passage) < SHORTEST:
+                short += 1
+            elif passage not in passages:
+                tasks.append(task)
+                passages.append(passage)
+    return tasks, passages, short
