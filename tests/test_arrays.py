@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import fsspec
 import numpy as np
@@ -27,9 +29,12 @@ LAYOUTS: dict[str, tuple[Callable[[Path, Documents], None], str, Reading]] = {
     "raw uint16": (lambda path, docs: write_raw(path, docs, END), "a.npy", U2),
     "raw uint32": (lambda path, docs: write_raw(path, docs, END, "<u4"), "a.npy", U4),
     "npy": (lambda path, docs: write_npy(path, docs, END), "a.npy", READING),
+    "npy, declared": (lambda path, docs: write_npy(path, docs, END, ">u2"), "a.npy", U2),
     "npy, big-endian": (lambda path, docs: write_npy(path, docs, END, ">i8"), "a.npy", READING),
     "megatron": (lambda path, docs: write_megatron(path, docs, END), "a.bin", READING),
     "megatron, open": (lambda path, docs: write_megatron(path, docs, None, "<i4"), "a.bin", READING),
+    "megatron, cut": (lambda path, docs: write_megatron(path, docs, END, "<i8", 2), "a.bin", READING),
+    "megatron, cut and open": (lambda path, docs: write_megatron(path, docs, None, "<u2", 2), "a.bin", READING),
     "datatrove": (lambda path, docs: write_datatrove(path, docs, END), "a.ds", READING),
     "datatrove, open": (lambda path, docs: write_datatrove(path, docs, None, "<u4"), "a.ds", U4),
 }
@@ -50,7 +55,7 @@ def as_bytes(documents: Documents) -> Counter[bytes]:
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.lists(st.integers(0, END - 1), min_size=1, max_size=9), min_size=1, max_size=9),
+    st.lists(st.lists(st.integers(0, END - 1), max_size=9), min_size=1, max_size=9).filter(any),
     st.sampled_from([1, 3, 1000]),
 )
 def test_every_layout_holds_the_same_documents(
@@ -77,6 +82,24 @@ def test_empty_documents_and_an_open_end(tmp_path: Path) -> None:
     assert count_tokens(only(tmp_path / "a"), U2) == 6
 
 
+@pytest.mark.parametrize("name", ["megatron", "megatron, cut", "datatrove"])
+def test_one_closing_id_is_taken_off_and_no_more(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, file, reading = LAYOUTS[name]
+    documents = [[1, END], [], [END, END], [2, 3]]
+    write(tmp_path / file, documents)
+    for chunk in (1, 2, 1000):
+        monkeypatch.setattr(arrays, "CHUNK", chunk)
+        assert Counter(documents_of(only(tmp_path), reading)) == as_bytes(documents)
+    unknown = Reading(vocabulary=1000)
+    closed = [[*ids, END] for ids in documents]
+    assert Counter(documents_of(only(tmp_path), unknown)) == as_bytes(closed)
+
+
+def test_counting_reads_no_ids(tmp_path: Path) -> None:
+    write_raw(tmp_path / "a.npy", [[60000]], END)
+    assert count_tokens(only(tmp_path), U2) == 2
+
+
 def test_a_real_npy_is_told_from_a_raw_one(tmp_path: Path) -> None:
     write_npy(tmp_path / "real/a.npy", [[1, 2]], END)
     write_raw(tmp_path / "raw/a.npy", [[1, 2]], END)
@@ -100,6 +123,30 @@ def test_a_url_is_read_as_a_folder_is(tmp_path: Path, name: str) -> None:
     root = f"memory://arrays-{name.replace(' ', '-')}"
     fsspec.filesystem("memory").put(f"{tmp_path}/", root, recursive=True)
     assert Counter(documents_of(only(root), reading)) == as_bytes([[1, 2], [3]])
+
+
+class Failing(io.BytesIO):
+    """A connection that breaks when it is read."""
+
+    def read(self, *_: object) -> NoReturn:
+        raise ConnectionError("the store hung up\nat 12:00")
+
+    readinto = read
+
+
+def test_a_connection_that_breaks_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, attribute in (("raw uint16", "open"), ("datatrove", "open"), ("megatron", "open_index")):
+        write, file, reading = LAYOUTS[name]
+        write(tmp_path / name / file, DOCS)
+        with monkeypatch.context() as patch:
+            patch.setattr(Shard, attribute, lambda _: Failing(bytes(14)))
+            with pytest.raises(DataError, match="cannot be read: the store hung up; run it again") as error:
+                documents_of(only(tmp_path / name), reading)
+        assert "\n" not in str(error.value)
+
+
+def npy(path: Path, header: str) -> None:
+    path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + bytes(8))
 
 
 def change(path: Path, at: int, new: bytes) -> None:
@@ -141,12 +188,23 @@ DOCS = [[1, 2, 3], [4, 5]]
             r"1-dimensional object is no",
         ),
         ("npy", lambda p: cut(p, 20), READING, r"a\.npy: not a valid npy header: "),
-        ("npy", None, U2, r"a\.npy: holds uint32, and params\.yaml: domains\.<name>\.dtype says uint16"),
+        # The parser of numpy's header has an error of its own for each of these.
+        ("npy", lambda p: npy(p, "{'descr': ("), READING, r"a\.npy: not a valid npy header: .*; write it again"),
+        ("npy", lambda p: npy(p, "-" * 9000 + "1"), READING, r"a\.npy: not a valid npy header: "),
+        ("npy", lambda p: npy(p, "1+" * 4000 + "1"), READING, r"a\.npy: not a valid npy header: "),
+        ("npy", lambda p: change(p, 6, b"\3"), READING, r"a\.npy: not a valid npy header: version 3, and versions 1"),
+        ("npy", None, U2, r"a\.npy: holds uint32, and params\.yaml: domains\.<name>\.dtype says uint16; remove"),
         (
             "npy, big-endian",
             lambda p: np.save(p, np.array([1, -1])),
             READING,
             r"token id -1 at position 1 \(byte 136\)",
+        ),
+        (
+            "npy",
+            lambda p: np.save(p, np.array([1, 2**32])),
+            Reading(end=END),
+            r"token id 4294967296 at position 1 \(byte 136\), and the vocabulary has 4,294,967,296",
         ),
         ("megatron", lambda p: cut(p, 8), READING, r"a\.bin: truncated: 8 of 14 bytes, by its index"),
         ("megatron", lambda p: p.write_bytes(bytes(20)), READING, r"a\.bin: 20 bytes where 14 should be, by its index"),
@@ -175,8 +233,15 @@ DOCS = [[1, 2, 3], [4, 5]]
         ),
         ("megatron", None, U4, r"a\.bin: holds uint16, and params\.yaml: domains\.<name>\.dtype says uint32"),
         ("datatrove", lambda p: cut(p, 8), READING, r"a\.ds: truncated: 8 of 14 bytes, by its index; wrong dtype or"),
+        ("datatrove", lambda p: p.write_bytes(bytes(16)), READING, r"a\.ds: 16 bytes where 14 should be, by its ind"),
         ("datatrove", None, U4, r"a\.ds: truncated: 14 of 28 bytes, by its index; wrong dtype"),
         ("datatrove", lambda p: cut(p.with_name("a.ds.index"), 11), READING, r"a\.ds\.index: 11 bytes are not whole"),
+        (
+            "datatrove",
+            lambda p: p.with_name("a.ds.index").write_bytes(struct.pack("<QQQ", 2**52, 2**63 - 2**51, 7)),
+            READING,
+            r"a\.ds\.index: its document ends do not rise",
+        ),
         (
             "datatrove",
             lambda p: p.with_name("a.ds.index").write_bytes(struct.pack("<QQ", 7, 4)),

@@ -29,15 +29,19 @@ def write_npy(path: Path, documents: Documents, end: int, dtype: str = "<u4") ->
     np.save(path, np.array(closed(documents, end), dtype))
 
 
-def write_megatron(path: Path, documents: Documents, end: int | None, dtype: str = "<u2") -> None:
-    """A .bin and its .idx, a sequence a document."""
+def write_megatron(
+    path: Path, documents: Documents, end: int | None, dtype: str = "<u2", longest: int | None = None
+) -> None:
+    """A .bin and its .idx, a sequence a document; or sequences of at most `longest` ids, none for an empty document."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(np.array(closed(documents, end), dtype).tobytes())
-    lengths = np.array([len(ids) + (end is not None) for ids in documents], "<i4")
+    sizes = [len(ids) + (end is not None) for ids in documents]
+    cut = [[n] if longest is None else [min(longest, n - k) for k in range(0, n, longest)] for n in sizes]
+    lengths = np.array([length for sequences in cut for length in sequences], "<i4")
     pointers = (np.cumsum(lengths) - lengths).astype("<i8") * np.dtype(dtype).itemsize
-    head = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, CODES[dtype], len(documents), len(documents) + 1)
-    index = head + lengths.tobytes() + pointers.tobytes() + np.arange(len(documents) + 1, dtype="<i8").tobytes()
-    path.with_suffix(".idx").write_bytes(index)
+    borders = np.cumsum([0, *map(len, cut)]).astype("<i8")
+    head = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, CODES[dtype], len(lengths), len(borders))
+    path.with_suffix(".idx").write_bytes(head + lengths.tobytes() + pointers.tobytes() + borders.tobytes())
 
 
 def write_datatrove(path: Path, documents: Documents, end: int | None, dtype: str = "<u2") -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import struct
-import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -48,7 +47,7 @@ class _Layout:
 def is_real_npy(shard: Shard) -> bool:
     """Whether a `.npy` shard has numpy's header, which the files of dolma and OLMo lack."""
     with shard.open() as file:
-        return file.read(len(_NPY)) == _NPY
+        return _read(shard.place, file, len(_NPY)) == _NPY
 
 
 def count_tokens(shard: Shard, reading: Reading) -> int:
@@ -86,7 +85,7 @@ def _layout(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
 
 
 def _npy(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
-    if file.read(len(_NPY)) != _NPY:
+    if _read(shard.place, file, len(_NPY)) != _NPY:
         raw = _declared(shard, reading)
         return _Layout(raw, 0, _whole(shard, shard.size, raw), None)
     file.seek(0)
@@ -95,8 +94,8 @@ def _npy(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
         if version[0] not in _READ_HEADER:
             raise ValueError(f"version {version[0]}, and versions 1 and 2 can be read")
         shape, _, found = _READ_HEADER[version[0]](file)
-    except (ValueError, SyntaxError, tokenize.TokenError) as error:  # numpy reads the header as Python's own text
-        raise DataError(f"{shard.place}: not a valid npy header: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # numpy parses it as Python: damage can be any of the parser's errors
+        raise DataError(f"{shard.place}: not a valid npy header: {_first(error)}; write it again") from None
     dtype: np.dtype[Any] = np.dtype(found)
     if dtype.kind not in "iu" or len(shape) != 1:
         raise DataError(f"{shard.place}: {len(shape)}-dimensional {dtype} is no token array; write one row of integers")
@@ -136,7 +135,7 @@ def _megatron(shard: Shard, reading: Reading) -> _Layout:
     borders = np.concatenate(([0], np.cumsum(lengths)))
     if (lengths < 0).any() or not np.array_equal(pointers, borders[:-1] * dtype.itemsize):
         raise DataError(f"{place}: its pointers are not where its lengths put them; damaged, or not of one file")
-    if entries == 0 or documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
+    if entries == 0 or documents[0] != 0 or documents[-1] != sequences or _falls(documents):
         raise DataError(f"{place}: its document index does not go from 0 to {sequences:,}; damaged")
     need = int(borders[-1]) * dtype.itemsize
     if shard.size != need:
@@ -151,7 +150,7 @@ def _datatrove(shard: Shard, reading: Reading) -> _Layout:
     if len(index) % 8:
         raise DataError(f"{place}: {len(index):,} bytes are not whole 64-bit document ends; truncated?")
     ends = np.frombuffer(index, "<u8").astype(np.int64)
-    if len(ends) and (ends[0] < 0 or (np.diff(ends) < 0).any()):
+    if len(ends) and (ends[0] < 0 or _falls(ends)):
         raise DataError(f"{place}: its document ends do not rise; damaged")
     count = int(ends[-1]) if len(ends) else 0
     # Without a declared type the sizes say it: bytes an id.
@@ -161,6 +160,11 @@ def _datatrove(shard: Shard, reading: Reading) -> _Layout:
         need = count * (dtype.itemsize if dtype is not None else 2)
         raise DataError(f"{shard.place}: {_short_or_long(shard.size, need)}, by its index; wrong dtype or damaged")
     return _Layout(dtype, 0, count, ends)
+
+
+def _falls(borders: NDArray[np.int64]) -> bool:
+    """Whether a border stands before the one that it follows; differences of damaged ones would overflow."""
+    return bool((borders[1:] < borders[:-1]).any())
 
 
 def _declared(shard: Shard, reading: Reading) -> np.dtype[Any]:
@@ -216,8 +220,11 @@ def _read(place: str, file: IO[bytes], size: int = -1) -> bytes:
     try:
         return file.read(size)
     except Exception as error:  # each kind of store has errors of its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{place}: cannot be read: {reason}; run it again when it can") from None
+        raise DataError(f"{place}: cannot be read: {_first(error)}; run it again when it can") from None
+
+
+def _first(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def _documents(

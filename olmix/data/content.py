@@ -37,8 +37,12 @@ Topics = Mapping[str, Content]
 
 def add_topics(parts: Iterable[Topics]) -> dict[str, Content]:
     """The sum of contents, topic by topic, in the topics' order."""
-    sums: dict[str, Content] = {}
+    sums: dict[str, list[int]] = {}
     for part in parts:
         for topic, content in part.items():
-            sums[topic] = sums.get(topic, Content()) + content
-    return dict(sorted(sums.items()))
+            found = sums.setdefault(topic, [0, 0, 0, 0])
+            found[0] += content.digest
+            found[1] += content.documents
+            found[2] += content.bytes
+            found[3] += content.tokens
+    return {topic: Content(digest % MODULUS, *numbers) for topic, (digest, *numbers) in sorted(sums.items())}

@@ -129,7 +129,7 @@ def write_corpus(
 
 
 @dataclass(frozen=True)
-class Scanned:
+class CorpusScan:
     """What a scan found: the corpus, and how many of its shards it had to read."""
 
     corpus: Corpus
@@ -145,7 +145,7 @@ def scan_corpus(
     full: bool = False,
     report: Report = silent,
     workers: int | None = None,
-) -> Scanned:
+) -> CorpusScan:
     """Read the shards below `root` (that of the manifest when it is None) that have changed since the last scan, or
     all when `full`, and write the domain's folder.
 
@@ -159,17 +159,15 @@ def scan_corpus(
     with Memory(memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), budget) as memory:
         if full:
             memory.clear()
-        known = len(memory.known(shards))
-        parts = scan_shards(shards, domain.reading, memory, report, workers)
+        parts, read = scan_shards(shards, domain.reading, memory, report, workers)
         content = add_topics(parts.values())
         if not all(memory.is_full(topic) for topic in content):  # shards that are gone took documents with them
             memory.clear()
-            known = 0
-            parts = scan_shards(shards, domain.reading, memory, report, workers)
+            parts, read = scan_shards(shards, domain.reading, memory, report, workers)
         if not any(c.documents for c in content.values()):
             raise DataError(f"{root}: no document fits params.yaml: {domain.entry}.where; nothing was written")
         corpus = write_corpus(domain, root, shards, parts, content, memory)
-    return Scanned(corpus, len(shards), len(shards) - known)
+    return CorpusScan(corpus, len(shards), read)
 
 
 def kept_documents(domain: DomainSource, corpus: Corpus, topic: str) -> Iterator[bytes]:

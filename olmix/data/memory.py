@@ -116,7 +116,8 @@ class Memory:
         for table, column in (("documents", "shard"), ("parts", "shard"), ("shards", "id")):
             self._base.executemany(f"delete from {table} where {column} = ?", gone)  # noqa: S608  # our own names
         self._base.commit()
-        self._sizes = self._count()
+        if gone:
+            self._sizes = self._count()
 
     def begin(self, shard: Shard) -> int:
         """A key for what is read of `shard` now."""

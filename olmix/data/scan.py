@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from olmix.core.digest import MODULUS, document_digest
 from olmix.cores import cores
@@ -109,12 +109,19 @@ def scan(shards: Sequence[Shard], reading: Reading, memory: Memory, report: Repo
 
     Raises DataError, and what was finished before is remembered.
     """
-    return add_topics(scan_shards(shards, reading, memory, report).values())
+    return add_topics(scan_shards(shards, reading, memory, report).parts.values())
+
+
+class Scanned(NamedTuple):
+    """The content of every shard by name and topic, and how many shards had to be read."""
+
+    parts: dict[str, dict[str, Content]]
+    read: int
 
 
 def scan_shards(
     shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report = silent, workers: int | None = None
-) -> dict[str, dict[str, Content]]:
+) -> Scanned:
     """As `scan`, the content of each shard by its name; `workers` processes read, one a core when it is None."""
     try:
         return _scan(shards, reading, memory, report, workers or cores())
@@ -122,14 +129,12 @@ def scan_shards(
         raise DataError(f"{memory.path}: cannot be written ({error}); make room, or remove it") from None
 
 
-def _scan(
-    shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report, workers: int
-) -> dict[str, dict[str, Content]]:
+def _scan(shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report, workers: int) -> Scanned:
     known = memory.known(shards)
     memory.keep_only(known)
     unread = [shard for shard in shards if shard.name not in known]
     if not unread:
-        return known
+        return Scanned(known, 0)
     total = total_size(unread)
     if reading.partition_by is None and not known and memory.may_guess:
         # Text may be longer than its file, hardly ever much shorter: most documents of a large domain are not even
@@ -145,7 +150,7 @@ def _scan(
             report(Progress(len(shards) - len(unread), done, len(shards), size, total))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return known
+    return Scanned(known, len(unread))
 
 
 class _Reader:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmix.core.digest import to_hex
-from olmix.data.corpus import MANIFEST, Scanned, is_corpus, scan_corpus
+from olmix.data.corpus import MANIFEST, CorpusScan, is_corpus, scan_corpus
 from olmix.data.manifest import MEMORIES
 from olmix.data.sample import GUESS
 from olmix.errors import ConfigError
@@ -15,7 +15,7 @@ from olmix.faces.progress import ProgressDisplay
 from olmix.faces.table import table
 
 
-def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: int | None) -> dict[str, Scanned]:
+def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: int | None) -> dict[str, CorpusScan]:
     """Scan the entries `names`, or all that lie elsewhere; raises ConfigError when there are none."""
     params = load_params()
     tokenizer = params.load_tokenizer()
@@ -40,7 +40,7 @@ def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: in
     return scanned
 
 
-def scan_json(scanned: Mapping[str, Scanned]) -> dict[str, Any]:
+def scan_json(scanned: Mapping[str, CorpusScan]) -> dict[str, Any]:
     """What was found, by entry and topic."""
     return {
         name: {
@@ -63,7 +63,7 @@ def scan_json(scanned: Mapping[str, Scanned]) -> dict[str, Any]:
     }
 
 
-def scan_text(scanned: Mapping[str, Scanned]) -> str:
+def scan_text(scanned: Mapping[str, CorpusScan]) -> str:
     """A table with a row for each domain, and a closing line."""
     rows = []
     for name, found in scanned.items():
