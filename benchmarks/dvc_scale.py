@@ -8,7 +8,7 @@ to the same sequences). Medians of the repeats; every repeat of a change brings 
 
 Each command of a stage is timed by a shim in front of `python`; what is left of `dvc repro` is DVC itself: starting,
 hashing, its lock file and its cache. "proxies" is the time of train and evaluate, "stages" that of all other stages,
-most of it starting Python.
+most of it starting Python. "prepares" counts the processes of `prepare` that were started.
 
 It does not measure reading (benchmarks/reading.py), training (benchmarks/proxy_training.py), a first build from
 nothing, which trains 3 (N + 1) proxies, or validation, which is switched off.
@@ -52,6 +52,7 @@ class Repro:
 
     seconds: float
     stages: dict[str, float]
+    started: dict[str, int]
 
     @property
     def proxies(self) -> float:
@@ -81,11 +82,13 @@ class Clock:
         ran = self._project.dvc("repro", *targets)
         seconds = time.perf_counter() - begin
         stages: dict[str, float] = {}
+        started: dict[str, int] = {}
         for line in self._log.read_text().splitlines():
-            script, started, ended = line.split()
+            script, began, stopped = line.split()
             name = Path(script).stem
-            stages[name] = stages.get(name, 0.0) + float(ended) - float(started)
-        return ran, Repro(seconds, stages)
+            stages[name] = stages.get(name, 0.0) + float(stopped) - float(began)
+            started[name] = started.get(name, 0) + 1
+        return ran, Repro(seconds, stages, started)
 
 
 def create(root: Path, domains: int) -> tuple[Project, list[str]]:
@@ -124,7 +127,9 @@ def measure(domains: int, repeats: int, folder: Path) -> tuple[Repro, list[Repro
     _, prepared = clock.repro("prepare")
     accept_natural(project)
     _, rest = clock.repro()
-    first = Repro(prepared.seconds + rest.seconds, {**prepared.stages, **rest.stages})
+    first = Repro(
+        prepared.seconds + rest.seconds, {**prepared.stages, **rest.stages}, {**prepared.started, **rest.started}
+    )
     project.commit("built")
 
     nothing, changed = [], []
@@ -151,7 +156,8 @@ def cells(repro: Repro) -> list[str]:
     """Seconds: all, DVC itself with its share, stages, proxies."""
     stages = sum(repro.stages.values()) - repro.proxies
     share = f"{repro.dvc:.1f} ({repro.dvc / repro.seconds:.0%})"
-    return [f"{repro.seconds:.1f}", share, f"{stages:.1f}", f"{repro.proxies:.1f}"]
+    prepared = str(repro.started.get("prepare", 0))
+    return [f"{repro.seconds:.1f}", share, f"{stages:.1f}", f"{repro.proxies:.1f}", prepared]
 
 
 def main() -> None:
@@ -161,7 +167,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="repeats of the no-op and of the change")
     arguments = parser.parse_args()
 
-    table = Table("domains", "dvc repro", "all, s", "DVC itself, s", "stages, s", "proxies, s")
+    table = Table("domains", "dvc repro", "all, s", "DVC itself, s", "stages, s", "proxies, s", "prepares")
     for domains in arguments.domains:
         with tempfile.TemporaryDirectory() as folder:
             first, nothing, changed = measure(domains, arguments.repeats, Path(folder))

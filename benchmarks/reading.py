@@ -1,21 +1,29 @@
-"""How fast a domain is read and hashed, against DVC's md5 of the same file: `python benchmarks/reading.py`.
+"""How fast domains are read and hashed, side by side with what else reads them: `python benchmarks/reading.py`.
 
-Generated .jsonl files, warm page cache, one core each: `scan_shard` (every document parsed and hashed), DVC's own md5,
-xxh3_128 of the bytes and a plain read, interleaved; GB of file per CPU second, medians of the repeats. CPU seconds, so
-that other work on the machine moves the ratios little. The mix is half English in ASCII, four tenths English with
-typographic quotes, one tenth Russian; then each alone, and the mix as json.dumps writes it by default (\\uXXXX).
-Then the peak memory of `prepare_domain` for a small and a large domain, each in a process of its own, and a second
-scan with nothing changed.
+1. JSON lines, one core: `scan_piece` (every document parsed and hashed), DVC's own md5 of the same file, xxh3_128 of
+   the bytes and a plain read, interleaved; GB of file per CPU second, medians of the repeats. The mix is half English
+   in ASCII, four tenths English with typographic quotes, one tenth Russian; then each alone, and the mix as json.dumps
+   writes it by default (\\uXXXX). CPU seconds, so that other work on the machine moves the ratios little.
+2. Parquet, one core: `scan_piece` against polars' scan of the text column with the hashing of what it gives.
+3. Two processes: `scan` of a mix of several shards with one worker and with two, their start included; wall time.
+4. Memory: `prepare` of domains of rising size, each in a process of its own; the largest has --gigabytes.
+5. 100,000 shards: the first scan of a corpus elsewhere, and a second one with nothing changed.
 
-It does not measure the disk, tokenising, shards of plain text, or several shards at once (scanning uses one core).
-Words are random letters in Zipf's proportions: lengths, escapes and alphabets are those of text, its meaning is not.
+It does not measure the disk or the network: everything is in the page cache, or should be. Words are random letters in
+Zipf's proportions: lengths, escapes and alphabets are those of text, its meaning is not, and it compresses badly.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ["POLARS_MAX_THREADS"] = "1"  # one core each; before polars is imported
+
 import argparse
 import json
 import multiprocessing
+import resource
+import shutil
 import statistics
 import tempfile
 import time
@@ -25,15 +33,21 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import polars as pl
 import xxhash
 from dvc_data.hashfile.hash import file_md5
 from rich.console import Console
 from rich.table import Table
 
+from olmix.core.digest import document_digest
 from olmix.core.seeds import generator
-from olmix.data.manifest import DomainSource, prepare_domain, scan_domain
-from olmix.data.scan import scan_shard
-from olmix.data.shards import list_shards
+from olmix.data.corpus import scan_corpus
+from olmix.data.manifest import prepare
+from olmix.data.memory import Memory
+from olmix.data.reading import Piece, Reading
+from olmix.data.scan import scan_piece, scan_shards
+from olmix.data.shards import Shard, list_shards
+from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
 
 BYTES = Path(__file__).resolve().parents[1] / "tokenizers" / "bytes.json"
@@ -74,15 +88,15 @@ def write(path: Path, kinds: Sequence[str], size: int, dumps: Callable[[object],
             number += 1
 
 
-def allow(path: Path) -> bool:
-    """Every shard may be read."""
-    return True
+def shards_of(folder: Path) -> list[Shard]:
+    """The shards of a folder."""
+    return list_shards(folder, lambda _: True)
 
 
 def scan(path: Path) -> None:
-    """What olmix does with a shard."""
-    (shard,) = list_shards(path.parent, allow)
-    scan_shard(shard, "text")
+    """What olmix does with a shard; no document is kept."""
+    (shard,) = shards_of(path.parent)
+    scan_piece(Piece(shard), Reading(), {"": 0}, 0, "")
 
 
 def md5(path: Path) -> None:
@@ -105,9 +119,14 @@ def read(path: Path) -> None:
             pass
 
 
-def throughputs(path: Path, repeats: int) -> list[str]:
-    """GB per CPU second of each way, and the ratio of the first two; medians."""
-    ways = (scan, md5, xxh3, read)
+def column(path: Path) -> None:
+    """polars' scan of the text column, and the hashes of the texts."""
+    for text in pl.scan_parquet(path).select("text").collect()["text"].cast(pl.Binary).to_list():
+        document_digest(text)
+
+
+def throughputs(path: Path, ways: Sequence[Callable[[Path], None]], repeats: int) -> list[str]:
+    """GB per CPU second of each way, with the ratio of the first two behind them; medians."""
     seconds: dict[Callable[[Path], None], list[float]] = {way: [] for way in ways}
     read(path)
     for _ in range(repeats):
@@ -115,61 +134,128 @@ def throughputs(path: Path, repeats: int) -> list[str]:
             begin = time.process_time()
             way(path)
             seconds[way].append(time.process_time() - begin)
-    ratio = statistics.median(m / s for s, m in zip(seconds[scan], seconds[md5], strict=True))
+    ratio = statistics.median(m / s for s, m in zip(seconds[ways[0]], seconds[ways[1]], strict=True))
     rates = [f"{path.stat().st_size / statistics.median(seconds[way]) / 1e9:.2f}" for way in ways]
     return [*rates[:2], f"{ratio:.2f}", *rates[2:]]
 
 
-def peak_memory(folder: Path) -> int:
-    """Bytes that this process, which prepares a domain, held at most."""
-    prepare_domain(
-        DomainSource(folder), Tokenizer(BYTES, "<|endoftext|>"), SAMPLE_TOKENS, folder / ".memory.json", allow
+def two_processes(console: Console, source: Path, folder: Path, repeats: int) -> None:
+    """Scan a domain of eight shards with one process and with two."""
+    root = folder / "eight"
+    root.mkdir()
+    for k in range(8):
+        os.link(source, root / f"{k}.jsonl")
+    shards = shards_of(root)
+    size = sum(shard.size for shard in shards)
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(repeats):
+        for workers, taken in seconds.items():
+            with Memory(folder / "eight.sqlite", "benchmark", 0) as memory:
+                memory.clear()
+                memory.lower("", 1 << 120)  # a sample of a 256th, as of a domain that is large
+                begin = time.perf_counter()
+                scan_shards(shards, Reading(), memory, workers=workers)
+                taken.append(time.perf_counter() - begin)
+    one, two = (statistics.median(seconds[workers]) for workers in (1, 2))
+    console.print(
+        f"scan of {size / 1e9:.2f} GB in 8 shards: {size / one / 1e9:.2f} GB/s with one process, "
+        f"{size / two / 1e9:.2f} GB/s with two, {one / two:.2f} times as fast"
     )
+
+
+def peak_memory(folder: Path) -> tuple[int, int]:
+    """Bytes that this process, which prepares a domain, held at most, and that the largest of its workers did."""
+    places = [folder.parent / f"{folder.name}-{what}" for what in ("manifests", "tokens", "scan")]
+    tokenizer = Tokenizer(BYTES, "<|endoftext|>")
+    prepare(DomainSource("domain", folder), tokenizer, SAMPLE_TOKENS, lambda _: True, lambda _: None, *places)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(status["VmHWM"].split()[0])  # getrusage would count what the parent held when it forked
+    # Of this process getrusage would count what the parent held when it forked.
+    own = 1024 * int(status["VmHWM"].split()[0])
+    return own, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
 
-def memory(console: Console, small: Path, large: Path) -> None:
-    """Print the memory of preparing two domains."""
-    table = Table("prepare_domain", "file, MB", "peak memory, MB")
-    peaks, sizes = [], [path.stat().st_size for path in (small, large)]
-    for path, size in zip((small, large), sizes, strict=True):
+def memory(console: Console, source: Path, folder: Path, gigabytes: float) -> None:
+    """Print the memory of preparing domains of three sizes."""
+    table = Table("prepare, 2 processes read", "GB", "peak memory, MB", "of a process that reads, MB")
+    points = []
+    for part in (0.25, 0.5, 1.0):
+        path = folder / f"memory-{part}" / "part.jsonl"
+        path.parent.mkdir()
+        with path.open("wb") as out:
+            number = 0
+            while out.tell() < part * gigabytes * 1e9:  # other documents each time: copies would be kept together
+                number += 1
+                content = source.read_bytes().replace(b'"text": "', f'"text": "{number} '.encode())
+                out.write(content.replace(b'"text":"', f'"text":"{number} '.encode()))
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            peaks.append(pool.submit(peak_memory, path.parent).result())
-        table.add_row(path.parent.name, f"{size / 1e6:.0f}", f"{peaks[-1] / 1e6:.1f}")
+            own, worker = pool.submit(peak_memory, path.parent).result()
+        size = path.stat().st_size
+        points.append((size, own))
+        table.add_row("jsonl, one shard", f"{size / 1e9:.2f}", f"{own / 1e6:.0f}", f"{worker / 1e6:.0f}")
+        shutil.rmtree(path.parent)
     console.print(table)
-    slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
-    console.print(f"{1e3 * slope:.1f} kB of memory more for each MB of text more")
+    (small, low), (large, high) = points[0], points[-1]
+    slope = (high - low) / (large - small)
+    console.print(
+        f"{1e3 * slope:.2f} MB of memory more for each GB of text more: {(high + slope * (20e9 - large)) / 1e6:.0f} MB "
+        "at 20 GB"
+    )
+
+
+def many_shards(console: Console, folder: Path, count: int) -> None:
+    """Scan a corpus of `count` shards, and scan it again."""
+    root = folder / "many"
+    for k in range(count):
+        path = root / f"{k // 1000:03d}" / f"part-{k:06d}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'{"text": "the one document of shard %d"}\n' % k)
+    domain = DomainSource("many", folder / "manifest")
+    seconds = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        found = scan_corpus(domain, str(root), folder / "memories", 0)
+        seconds.append(time.perf_counter() - begin)
+    console.print(
+        f"{count:,} shards: first scan {seconds[0]:.1f} s, second scan {seconds[1]:.1f} s with {found.read} shards "
+        f"read; this process holds {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB"
+    )
 
 
 def main() -> None:
     """Generate the files, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=300, help="size of the mix; the other files are a third of it")
-    parser.add_argument("--repeats", type=int, default=5, help="repeats, interleaved; the table shows medians")
+    parser.add_argument("--gigabytes", type=float, default=2.2, help="size of the largest domain that is prepared")
+    parser.add_argument("--shards", type=int, default=100_000, help="shards of the corpus that is scanned twice")
+    parser.add_argument("--repeats", type=int, default=5, help="repeats, interleaved; the tables show medians")
     arguments = parser.parse_args()
     size = arguments.megabytes * 1_000_000
     console = Console(width=110)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder) / name / "part.jsonl" for name in ("mix", *ALPHABETS, "mix, escaped", "small mix")}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = {kind: folder / kind / "part.jsonl" for kind in ("mix", *ALPHABETS, "mix, escaped")}
         write(paths["mix"], MIX, size)
         for kind in ALPHABETS:
             write(paths[kind], [kind], size // 3)
         write(paths["mix, escaped"], MIX, size // 3, lambda row: json.dumps(row).encode())
-        write(paths["small mix"], MIX, size // 10)
 
-        table = Table("GB/s, one core", "MB", "scan_shard", "DVC's md5", "scan / md5", "xxh3_128", "plain read")
-        for name in list(paths)[:-1]:
-            megabytes = f"{paths[name].stat().st_size / 1e6:.0f}"
-            table.add_row(name, megabytes, *throughputs(paths[name], arguments.repeats))
+        table = Table("GB/s, one core", "MB", "scan_piece", "DVC's md5", "scan / md5", "xxh3_128", "plain read")
+        for kind, path in paths.items():
+            ways = (scan, md5, xxh3, read)
+            table.add_row(kind, f"{path.stat().st_size / 1e6:.0f}", *throughputs(path, ways, arguments.repeats))
         console.print(table)
-        memory(console, paths["small mix"], paths["mix"])
 
-        source, remembered = DomainSource(paths["mix"].parent), Path(folder) / "memory.json"
-        scan_domain(source, remembered, allow)
-        begin = time.perf_counter()
-        scan_domain(source, remembered, allow)
-        console.print(f"a second scan with nothing changed: {1e3 * (time.perf_counter() - begin):.2f} ms")
+        packed = folder / "parquet" / "part.parquet"
+        packed.parent.mkdir()
+        pl.read_ndjson(paths["mix"]).write_parquet(packed)
+        table = Table("GB/s of parquet, one core", "MB", "scan_piece", "polars and hashing", "ratio")
+        megabytes = f"{packed.stat().st_size / 1e6:.0f}"
+        table.add_row("mix", megabytes, *throughputs(packed, (scan, column), arguments.repeats))
+        console.print(table)
+
+        two_processes(console, paths["ASCII"], folder, arguments.repeats)
+        memory(console, paths["mix"], folder, arguments.gigabytes)
+        many_shards(console, folder, arguments.shards)
 
 
 if __name__ == "__main__":
