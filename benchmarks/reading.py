@@ -44,6 +44,7 @@ from olmix.core.seeds import generator
 from olmix.data.corpus import scan_corpus
 from olmix.data.manifest import prepare
 from olmix.data.memory import Memory
+from olmix.data.parallel import Readers
 from olmix.data.reading import Piece, Reading
 from olmix.data.scan import scan_piece, scan_shards
 from olmix.data.shards import Shard, list_shards
@@ -154,7 +155,8 @@ def two_processes(console: Console, source: Path, folder: Path, repeats: int) ->
                 memory.clear()
                 memory.lower("", 1 << 120)  # a sample of a 256th, as of a domain that is large
                 begin = time.perf_counter()
-                scan_shards(shards, Reading(), memory, workers=workers)
+                with Readers(workers) as readers:
+                    scan_shards(shards, Reading(), memory, readers)
                 taken.append(time.perf_counter() - begin)
     one, two = (statistics.median(seconds[workers]) for workers in (1, 2))
     console.print(
@@ -167,7 +169,9 @@ def peak_memory(folder: Path) -> tuple[int, int]:
     """Bytes that this process, which prepares a domain, held at most, and that the largest of its workers did."""
     places = [folder.parent / f"{folder.name}-{what}" for what in ("manifests", "tokens", "scan")]
     tokenizer = Tokenizer(BYTES, "<|endoftext|>")
-    prepare(DomainSource("domain", folder), tokenizer, SAMPLE_TOKENS, lambda _: True, lambda _: None, *places)
+    domain = DomainSource("domain", folder)
+    with Readers() as readers:
+        prepare(domain, tokenizer, SAMPLE_TOKENS, lambda _: True, readers, lambda _: None, *places)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     # Of this process getrusage would count what the parent held when it forked.
     own = 1024 * int(status["VmHWM"].split()[0])
@@ -213,7 +217,8 @@ def many_shards(console: Console, folder: Path, count: int) -> None:
     seconds = []
     for _ in range(2):
         begin = time.perf_counter()
-        found = scan_corpus(domain, str(root), folder / "memories", 0)
+        with Readers() as readers:
+            found = scan_corpus(domain, str(root), folder / "memories", 0, readers)
         seconds.append(time.perf_counter() - begin)
     console.print(
         f"{count:,} shards: first scan {seconds[0]:.1f} s, second scan {seconds[1]:.1f} s with {found.read} shards "

@@ -19,6 +19,15 @@ class Progress:
     work: int
     total_work: int
 
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(
+            self.found + other.found,
+            self.finished + other.finished,
+            self.items + other.items,
+            self.work + other.work,
+            self.total_work + other.total_work,
+        )
+
 
 Report = Callable[[Progress], None]
 

@@ -3,6 +3,7 @@
 import os
 
 from olmix.data.manifest import prepare
+from olmix.data.parallel import Readers
 from olmix.faces.config import load_params
 from olmix.faces.entry import run
 from olmix.faces.progress import ProgressDisplay
@@ -13,12 +14,13 @@ def main() -> None:
     name = os.environ["DVC_STAGE"].rpartition("@")[2]
     params = load_params()
     tokenizer = params.load_tokenizer()
-    with ProgressDisplay(f"prepare {name}", "shards", "bytes") as display:
+    with Readers() as readers, ProgressDisplay(f"prepare {name}", "shards", "bytes") as display:
         prepare(
             params.entry(name, tokenizer),
             tokenizer,
             limit=params.sample_tokens(tokenizer.vocabulary),
             allowed=link_is_allowed,
+            readers=readers,
             report=display,
         )
 

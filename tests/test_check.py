@@ -14,6 +14,7 @@ from olmix.data import examine as examine_module
 from olmix.data import parallel
 from olmix.data.examine import Bound, copies, examine
 from olmix.data.manifest import prepare
+from olmix.data.parallel import Readers
 from olmix.data.reading import Reading
 from olmix.data.shards import list_shards
 from olmix.faces.check import Checked, check
@@ -45,7 +46,7 @@ def prepare_all() -> None:
     params = load_params()
     tokenizer = params.load_tokenizer()
     for name in params.entries:
-        prepare(params.entry(name, tokenizer), tokenizer, 1000, lambda _: True)
+        prepare(params.entry(name, tokenizer), tokenizer, 1000, lambda _: True, Readers(1))
 
 
 def found(checked: Checked) -> list[tuple[str, str, str]]:
@@ -183,7 +184,7 @@ def test_estimates_are_near_and_do_not_depend_on_the_order(tmp_path: Path, monke
         bound, hashes = Bound(4_000), {}
         for name in order:
             shards = list_shards(tmp_path / name, lambda _: True)
-            hashes[name] = examine(shards, Reading(), [], bound, silent, 1)[1].hashes[""]
+            hashes[name] = examine(shards, Reading(), [], bound, Readers(1), silent)[1].hashes[""]
         assert bound.of == 8
         results.append(copies(hashes, bound.value))  # type: ignore[arg-type]
     assert results[0] == results[1]
@@ -196,10 +197,11 @@ def test_estimates_are_near_and_do_not_depend_on_the_order(tmp_path: Path, monke
 def test_processes_examine_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shards(tmp_path / "a", [f"text {k} é " + "x" * 60 for k in range(300)], 3)
     shards = list_shards(tmp_path / "a", lambda _: True)
-    alone = examine(shards, Reading(), ["text 7 é"], Bound(), silent, 1)
+    alone = examine(shards, Reading(), ["text 7 é"], Bound(), Readers(1), silent)
     monkeypatch.setattr(parallel, "ALONE", 0)
     monkeypatch.setattr(parallel, "PIECE", 2_000)
-    together = examine(shards, Reading(), ["text 7 é"], Bound(), silent, 2)
+    with Readers(2) as readers:
+        together = examine(shards, Reading(), ["text 7 é"], Bound(), readers, silent)
     assert alone[1].content == together[1].content
     assert alone[1].passages == together[1].passages == {"": {0: 1}}
     sort = [np.sort(np.concatenate(whole.hashes[""])) for whole in (alone[1], together[1])]

@@ -16,6 +16,7 @@ from olmix.data import memory as memory_module
 from olmix.data import scan as scan_module
 from olmix.data.corpus import MANIFEST, read_corpus, scan_corpus
 from olmix.data.manifest import prepare
+from olmix.data.parallel import Readers
 from olmix.data.reading import Piece, Reading
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
@@ -43,14 +44,14 @@ def scan(folder: Path, root: str | Path | None, full: bool = False, reading: Rea
     """Scan into `folder`; how many shards were read."""
     domain = DomainSource("web", folder, reading or Reading())
     memories = folder.parent / f"{folder.name}-memories"
-    return scan_corpus(domain, None if root is None else str(root), memories, 0, full, silent, 1).read
+    return scan_corpus(domain, None if root is None else str(root), memories, 0, Readers(1), full).read
 
 
 def prepared(folder: Path, limit: int = 200) -> tuple[dict[str, object], bytes]:
     places = [folder.parent / f"{folder.name}-out" / name for name in ("manifests", "tokens", "scan")]
     domain = DomainSource("web", folder)
     tokenizer = Tokenizer(BYTES, "<|endoftext|>")
-    manifest = prepare(domain, tokenizer, limit, lambda _: True, silent, *places)["web"]
+    manifest = prepare(domain, tokenizer, limit, lambda _: True, Readers(1), silent, *places)["web"]
     return manifest, (places[1] / "web.npy").read_bytes()
 
 
@@ -196,7 +197,7 @@ def test_what_does_not_fit_its_manifest_is_one_clear_line(tmp_path: Path) -> Non
     with pytest.raises(
         DataError, match=r"web: was scanned with other settings than params\.yaml: domains\.web now has"
     ):
-        prepare(domain, tokenizer, 10, lambda _: True, silent, *places)
+        prepare(domain, tokenizer, 10, lambda _: True, Readers(1), silent, *places)
     kept = tmp_path / "web/kept/all.jsonl.zst"
     kept.write_bytes(whole["kept/all.jsonl.zst"][:-9])
     with pytest.raises(DataError, match=r"all\.jsonl\.zst: (damaged after \d+ documents|\d+ documents that are not)"):

@@ -20,12 +20,13 @@ from olmix.data import parallel
 from olmix.data import scan as scan_module
 from olmix.data.content import Content
 from olmix.data.manifest import manifest_is_current, prepare, scan_entry
+from olmix.data.parallel import Readers, together
 from olmix.data.reading import Piece, Reading
 from olmix.data.shards import list_shards
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError
-from olmix.progress import silent
+from olmix.progress import Progress, Report, silent
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
@@ -51,7 +52,8 @@ def prepared(folder: Path, tokenizer: Tokenizer, limit: int = 10**6) -> tuple[di
     """The manifest and the sample of a folder, as a domain of its own."""
     root = folder.parent
     places = (root / "manifests", root / "tokens", root / "scan")
-    (manifest,) = prepare(source_of(folder), tokenizer, limit, allow, silent, *places).values()
+    with Readers(2) as readers:
+        (manifest,) = prepare(source_of(folder), tokenizer, limit, allow, readers, silent, *places).values()
     return manifest, np.load(root / f"tokens/{folder.name}.npy").tobytes()
 
 
@@ -60,7 +62,7 @@ def source_of(folder: Path, **more: object) -> DomainSource:
 
 
 def scanned(folder: Path) -> Content:
-    (content,) = scan_entry(source_of(folder), 10**6, allow, silent, folder.parent / "scan").values()
+    (content,) = scan_entry(source_of(folder), 10**6, allow, Readers(1), silent, folder.parent / "scan").values()
     return content
 
 
@@ -199,9 +201,44 @@ def test_processes_find_what_one_process_finds(
     alone = prepared(tmp_path / "a", tokenizer, 10_000)
     monkeypatch.setattr(parallel, "ALONE", 0)
     monkeypatch.setattr(parallel, "PIECE", 40_000)
-    monkeypatch.setattr(scan_module, "cores", lambda: 2)
     assert prepared(tmp_path / "b", tokenizer, 10_000) == alone
     assert not [path for path in (tmp_path / "scan").iterdir() if path.is_dir()]
+
+
+def test_domains_read_together_share_processes_and_are_what_each_is_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(5):
+        write_jsonl(tmp_path / f"d{k}/s.jsonl", [f"{k} {j} " + "text " * 50 for j in range(200)])
+    alone = [scanned(tmp_path / f"d{k}") for k in range(5)]
+    monkeypatch.setattr(parallel, "ALONE", 100_000)
+    said: list[Progress] = []
+    pools = []
+
+    def look(k: int, readers: Readers, report: Report) -> Content:
+        (content,) = scan_entry(
+            source_of(tmp_path / f"d{k}"), 10**6, allow, readers, report, tmp_path / "anew"
+        ).values()
+        pools.append(readers._pool)
+        return content
+
+    assert together(look, range(5), 2, said.append) == alone
+    assert pools[-1] is not None and len(set(pools) - {None}) == 1
+    size = sum(path.stat().st_size for path in tmp_path.glob("d*/s.jsonl"))
+    assert said[-1] == Progress(0, 5, 5, size, size)
+
+
+def test_the_first_error_of_domains_read_together_ends_all(tmp_path: Path) -> None:
+    begun = []
+
+    def look(k: int, readers: Readers, report: Report) -> None:
+        begun.append(k)
+        if k == 1:
+            raise DataError("broken")
+
+    with pytest.raises(DataError, match="broken"):
+        together(look, range(500), 2, silent)
+    assert len(begun) < 500
 
 
 def test_a_piece_with_many_documents_hands_them_over_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

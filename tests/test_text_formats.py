@@ -133,6 +133,18 @@ def test_nested_fields_filters_and_topics_are_the_same_in_jsonl_and_parquet(tmp_
     assert Counter(documents_of(tmp_path / "p", reading)) == expected
 
 
+@pytest.mark.parametrize("meta", [True, 3, 2.5, "x", [{"lang": "en"}], None, {}, {"lang": True}])
+def test_a_field_inside_of_what_is_no_object_is_missing(tmp_path: Path, meta: object) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "no", "meta": meta}, {"text": "yes é", "meta": {"lang": "en"}}])
+    assert texts_of(tmp_path, Reading(where=(("meta.lang", ("en",)),))) == Counter(["yes é"])
+
+
+def test_the_text_itself_can_be_asked_for_and_name_topics(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in ("a", "é", "b")])
+    reading = Reading(where=(("text", ("a", "é")),), partition_by="text")
+    assert Counter(documents_of(tmp_path, reading)) == Counter([(b"a", "a"), ("é".encode(), "é")])
+
+
 @pytest.mark.parametrize("value", [1, True, "1"])
 def test_a_value_fits_its_own_type_alone(tmp_path: Path, value: object) -> None:
     write_jsonl(tmp_path / "j/a.jsonl", [{"text": repr(v), "v": v} for v in (1, True, "1", None, 1.0)])
@@ -185,6 +197,12 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
             r"a\.jsonl:2: field 't' of partition_by holds no value, which names no topic; leave such documents out",
         ),
         ("a.jsonl", b'{"text": "x", "t": 1.5}\n', Reading(partition_by="t"), r"a\.jsonl:1: field 't' .* holds 1\.5"),
+        (
+            "a.jsonl",
+            b'{"x": ' + b"[" * 99_999 + b"]" * 99_999 + b', "text": "a"}\n',
+            READING,
+            r"a\.jsonl:1: not JSON: ",
+        ),
         ("a.jsonl", b'{"l": "en"}\n', Reading(where=(("l", ("en",)),)), r"a\.jsonl:1: no field 'text' \(fields: l\)"),
         ("a.jsonl.gz", gzip.compress(MANY)[:-9], READING, r"a\.jsonl\.gz: truncated gzip: it ends after [\d,]+ bytes"),
         ("a.jsonl.gz", flip(gzip.compress(MANY), 9000), READING, r"a\.jsonl\.gz(: not valid gzip after|:\d+: )"),

@@ -24,6 +24,7 @@ import zstandard
 from olmix.core.digest import MODULUS, document_digest, from_hex, to_hex
 from olmix.data.content import WHOLE, Content, Topics, add_topics
 from olmix.data.memory import Memory
+from olmix.data.parallel import Readers
 from olmix.data.scan import scan_shards
 from olmix.data.shards import KINDS, Kind, Shard, list_shards
 from olmix.data.source import DomainSource
@@ -142,9 +143,9 @@ def scan_corpus(
     root: str | None,
     memories: Path,
     budget: int,
+    readers: Readers,
     full: bool = False,
     report: Report = silent,
-    workers: int | None = None,
 ) -> CorpusScan:
     """Read the shards below `root` (that of the manifest when it is None) that have changed since the last scan, or
     all when `full`, and write the domain's folder.
@@ -159,11 +160,11 @@ def scan_corpus(
     with Memory(memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), budget) as memory:
         if full:
             memory.clear()
-        parts, read = scan_shards(shards, domain.reading, memory, report, workers)
+        parts, read = scan_shards(shards, domain.reading, memory, readers, report)
         content = add_topics(parts.values())
         if not all(memory.is_full(topic) for topic in content):  # shards that are gone took documents with them
             memory.clear()
-            parts, read = scan_shards(shards, domain.reading, memory, report, workers)
+            parts, read = scan_shards(shards, domain.reading, memory, readers, report)
         if not any(c.documents for c in content.values()):
             raise DataError(f"{root}: no document fits params.yaml: {domain.entry}.where; nothing was written")
         corpus = write_corpus(domain, root, shards, parts, content, memory)

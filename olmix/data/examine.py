@@ -8,6 +8,7 @@ of hashes for each that is looked at is an unbiased estimate.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from olmix.core.digest import MODULUS, document_digest
 from olmix.data import parallel
 from olmix.data.arrays import count_tokens
 from olmix.data.content import WHOLE, Content
-from olmix.data.parallel import each
+from olmix.data.parallel import Readers
 from olmix.data.reading import Piece, Reading
 from olmix.data.scan import read_piece
 from olmix.data.shards import Shard
@@ -126,6 +127,7 @@ class Bound:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._held: list[dict[str, list[Hashes]]] = []
+        self._lock = threading.Lock()
         self.bits = 0
 
     @property
@@ -140,10 +142,16 @@ class Bound:
 
     def hold(self, hashes: dict[str, list[Hashes]]) -> None:
         """Count these hashes from now on, and drop some of all when there are too many."""
-        self._held.append(hashes)
+        with self._lock:
+            self._held.append(hashes)
 
-    def lower(self) -> None:
-        """Lower the bound until what is held is little enough."""
+    def add(self, whole: Examined, part: Examined) -> None:
+        """Add a part to what is held, and lower the bound until that is little enough."""
+        with self._lock:
+            whole.add(part)
+            self._lower()
+
+    def _lower(self) -> None:
         while sum(len(a) for hashes in self._held for arrays in hashes.values() for a in arrays) > self._most:
             self.bits += 1
             for hashes in self._held:
@@ -157,8 +165,8 @@ def examine(
     reading: Reading,
     passages: Sequence[str],
     bound: Bound,
+    readers: Readers,
     report: Report,
-    workers: int,
 ) -> tuple[dict[str, Examined], Examined]:
     """Each shard of a domain by name, its hashes left out, and all of it together."""
     total = sum(shard.size for shard in shards)
@@ -173,9 +181,8 @@ def examine(
         for piece in pieces:
             yield piece, (piece, reading, passages, bound.value)
 
-    for piece, part in each(examine_piece, jobs(), workers if total > parallel.ALONE else 1):
-        whole.add(part)
-        bound.lower()
+    for piece, part in readers.each(examine_piece, jobs(), total):
+        bound.add(whole, part)
         part.hashes = {}
         found[piece.shard.name].add(part)
         left[piece.shard.name] -= 1

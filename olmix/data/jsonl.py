@@ -45,7 +45,8 @@ def read_jsonl(piece: Piece, reading: Reading) -> Iterator[Batch]:
             yield batch
 
 
-_FAILURES = (msgspec.DecodeError, UnicodeDecodeError, pl.exceptions.PolarsError, _NoDocumentError)
+# msgspec goes as deep as Python's stack allows, also through fields that it skips.
+_FAILURES = (msgspec.DecodeError, UnicodeDecodeError, pl.exceptions.PolarsError, _NoDocumentError, RecursionError)
 _DocumentsIn = Callable[[Sequence[bytes]], Batch]
 
 
@@ -70,15 +71,19 @@ def _fields(reading: Reading) -> _DocumentsIn:
     others += [] if reading.partition_by is None else [reading.partition_by]
     decode = msgspec.json.Decoder(_struct({**dict.fromkeys(others, object), reading.text: msgspec.Raw}, False)).decode
     get = _getter(reading.text)
-    tests = [(_getter(field), values) for field, values in reading.where]
-    topic_of = None if reading.partition_by is None else _getter(reading.partition_by)
+
+    def value_of(field: str) -> Callable[[Any], Any]:
+        return (lambda row: _parsed(get(row))) if field == reading.text else _getter(field)
+
+    tests = [(value_of(field), values) for field, values in reading.where]
+    topic_of = None if reading.partition_by is None else value_of(reading.partition_by)
 
     def documents_in(lines: Sequence[bytes]) -> Batch:
         rows = [decode(line) for line in lines]
         for value, values in tests:
             rows = [row for row in rows if fits(value(row), values)]
         texts = [get(row) for row in rows]
-        if not all(texts):
+        if not all(isinstance(text, msgspec.Raw) for text in texts):
             raise _NoDocumentError
         topics = None if topic_of is None else [topic_name(topic_of(row)) for row in rows]
         if topics is not None and not all(topics):
@@ -86,6 +91,11 @@ def _fields(reading: Reading) -> _DocumentsIn:
         return Batch(unescape([bytes(text) for text in texts]), topics)  # type: ignore[arg-type]
 
     return documents_in
+
+
+def _parsed(raw: Any) -> Any:
+    """The value of the text's field, which rows hold as raw JSON."""
+    return msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else None
 
 
 def unescape(strings: Sequence[bytes]) -> list[bytes]:
@@ -150,6 +160,10 @@ def _attribute(field: str) -> str:
     return ".".join(f"field_{k}" for k in range(len(field.split("."))))
 
 
+# Where an object is looked for and something else is found, the fields in it are missing.
+_FLAT = bool | str | int | float | list[Any] | None
+
+
 def _struct(wanted: dict[str, Any], required: bool, depth: int = 0) -> type[msgspec.Struct]:
     """A struct that decodes the dotted fields `wanted`, each to its type, and skips all others."""
     inner: dict[str, dict[str, Any]] = {}
@@ -164,7 +178,7 @@ def _struct(wanted: dict[str, Any], required: bool, depth: int = 0) -> type[msgs
         # One field a level is enough for `_attribute`; several are told apart by `_getter`.
         name = f"field_{depth}" if required else f"field_{k}"
         names[name] = head
-        fields.append((name, below_it) if required else (name, below_it | None if nested else below_it, None))
+        fields.append((name, below_it) if required else (name, below_it | _FLAT if nested else below_it, None))
     return msgspec.defstruct("Row", fields, rename=names, namespace={"__names__": {h: n for n, h in names.items()}})
 
 
@@ -174,9 +188,9 @@ def _getter(field: str) -> Callable[[Any], Any]:
 
     def get(row: Any) -> Any:
         for name in path:
-            if row is None:
+            if not isinstance(row, msgspec.Struct):
                 return None
-            row = getattr(row, type(row).__names__[name])
+            row = getattr(row, type(row).__names__[name])  # type: ignore[attr-defined]
         return row
 
     return get

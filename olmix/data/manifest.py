@@ -12,6 +12,7 @@ from olmix.core.digest import from_hex, to_hex
 from olmix.data.content import Content
 from olmix.data.corpus import Corpus, is_corpus, kept_documents, read_corpus
 from olmix.data.memory import Memory
+from olmix.data.parallel import Readers
 from olmix.data.sample import GUESS, Sample, write_sample
 from olmix.data.scan import scan
 from olmix.data.shards import list_shards
@@ -44,6 +45,7 @@ def prepare(
     tokenizer: Tokenizer,
     limit: int,
     allowed: Allowed,
+    readers: Readers,
     report: Report = silent,
     manifests: Path = MANIFESTS,
     tokens: Path = TOKENS,
@@ -69,7 +71,7 @@ def prepare(
         path, budget = memories / f"{domain.name}.sqlite", GUESS * limit
         while True:
             with Memory(path, domain.reading.digest(shards[0].kind), budget) as memory:
-                content = scan(shards, domain.reading, memory, report)
+                content = scan(shards, domain.reading, memory, readers, report)
                 holding = Holding(content, memory.documents, memory.is_whole, shards[0].kind.tokens)
                 prepared = _prepare(domain, holding, tokenizer, limit, tokens)
                 if prepared is not None:
@@ -86,7 +88,12 @@ def prepare(
 
 
 def scan_entry(
-    domain: DomainSource, limit: int, allowed: Allowed, report: Report = silent, memories: Path = MEMORIES
+    domain: DomainSource,
+    limit: int,
+    allowed: Allowed,
+    readers: Readers,
+    report: Report = silent,
+    memories: Path = MEMORIES,
 ) -> dict[str, Content]:
     """The content of an entry's domains by name, as it is on disk now, reading only what has changed since the last
     look; `limit` is the size of the sample that will be wanted of it."""
@@ -96,7 +103,7 @@ def scan_entry(
         shards = list_shards(domain.folder, allowed, domain.reading.format)
         way = domain.reading.digest(shards[0].kind)
         with Memory(memories / f"{domain.name}.sqlite", way, GUESS * limit) as memory:
-            content = scan(shards, domain.reading, memory, report)
+            content = scan(shards, domain.reading, memory, readers, report)
     names = domain.domain_names(content)
     return {names[topic]: part for topic, part in content.items()}
 

@@ -1,18 +1,34 @@
-"""Work on many pieces at once: processes, because parsing and hashing hold Python's lock; or this process alone."""
+"""Work on many pieces at once: processes, because parsing and hashing hold Python's lock; or this process alone.
+
+Domains that are read together share the processes, a thread each: pieces of all of them are read at once, and a domain
+whose tokens are being counted leaves the cores to those that are still read.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from olmix.cores import cores
 from olmix.data.reading import Piece
 from olmix.errors import DataError
+from olmix.progress import Progress, Report
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Less than so many bytes are read by this process: starting others would take longer.
@@ -21,26 +37,56 @@ ALONE = 32 << 20
 PIECE = 64 << 20
 
 
-def each(
-    function: Callable[..., Result], jobs: Iterator[tuple[Piece, tuple[Any, ...]]], workers: int
-) -> Iterator[tuple[Piece, Result]]:
-    """`function` of the arguments of each job, as they are done; with one worker in this process, and in order.
+class Readers:
+    """The processes that read for all domains of one command, started when there is enough to read; a context manager.
 
-    A job is asked for only when there is room for it, so that its arguments are those of that moment. Raises what
-    `function` raises, and DataError when a process dies.
+    `workers` is how many, one a core when it is None; with one, this process reads.
     """
-    if workers == 1:
-        for piece, arguments in jobs:
-            yield piece, function(*arguments)
-        return
-    # A process a core: polars must not start a thread a core in each of them.
-    with _environment("POLARS_MAX_THREADS", "1"):
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or cores()
+        self._size = 0
+        self._pool: ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._stack = contextlib.ExitStack()
+        self._stopped = False
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._stack.close()
+
+    def stop(self) -> None:
+        """Begin nothing more: who is reading in another thread gets a CancelledError."""
+        self._stopped = True
+
+    def each(
+        self, function: Callable[..., Result], jobs: Iterator[tuple[Piece, tuple[Any, ...]]], size: int
+    ) -> Iterator[tuple[Piece, Result]]:
+        """`function` of the arguments of each job, as they are done; `size` bytes are read for all of them.
+
+        This process does them, in order, when the bytes that were asked for so far are few. A job is asked for only
+        when there is room for it, so that its arguments are those of that moment. Raises what `function` raises, and
+        DataError when a process dies.
+        """
+        pool = self._pool_for(size)
+        if pool is None:
+            for piece, arguments in jobs:
+                if self._stopped:
+                    raise CancelledError
+                yield piece, function(*arguments)
+            return
         running: dict[Future[Result], Piece] = {}
         try:
             while True:
-                while len(running) < 2 * workers and (job := next(jobs, None)):
+                while len(running) < 2 * self.workers and not self._stopped and (job := next(jobs, None)):
                     running[pool.submit(function, *job[1])] = job[0]
+                if self._stopped:
+                    raise CancelledError
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -52,7 +98,58 @@ def each(
                 "perhaps for want of memory; run it again"
             ) from None
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for future in running:
+                future.cancel()
+
+    def _pool_for(self, size: int) -> ProcessPoolExecutor | None:
+        with self._lock:
+            self._size += size
+            if self._pool is None and self.workers > 1 and self._size > ALONE:
+                # A process a core: polars must not start a thread a core in each of them.
+                self._stack.enter_context(_environment("POLARS_MAX_THREADS", "1"))
+                self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"))
+            return self._pool
+
+
+def together(
+    function: Callable[[Item, Readers, Report], Result], items: Sequence[Item], workers: int | None, report: Report
+) -> list[Result]:
+    """`function` of every item (an entry that is read), some at once, which share the processes that read.
+
+    What they report is added up. Raises the first error, and then begins nothing more.
+    """
+    with Readers(workers) as readers:
+        sums = _Sum(report, len(items))
+        if readers.workers == 1 or len(items) < 2:
+            return [function(item, readers, sums.of(k)) for k, item in enumerate(items)]
+        with ThreadPoolExecutor(readers.workers) as threads:
+            futures = [threads.submit(function, item, readers, sums.of(k)) for k, item in enumerate(items)]
+            try:
+                done = wait(futures, return_when=FIRST_EXCEPTION).done
+                return [future.result() for future in futures if future in done]
+            except BaseException:
+                readers.stop()
+                threads.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+class _Sum:
+    """Adds up what several readers report."""
+
+    def __init__(self, report: Report, items: int) -> None:
+        self._report = report
+        self._latest = [Progress(0, 0, 0, 0, 0)] * items
+        self._lock = threading.Lock()
+
+    def of(self, k: int) -> Report:
+        """The report of item `k`."""
+
+        def report(progress: Progress) -> None:
+            with self._lock:
+                self._latest[k] = progress
+                self._report(sum(self._latest, Progress(0, 0, 0, 0, 0)))
+
+        return report
 
 
 @contextlib.contextmanager

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from olmix.core.digest import MODULUS, document_digest
-from olmix.cores import cores
 from olmix.data import parallel
 from olmix.data.arrays import count_tokens, read_tokens_of
 from olmix.data.content import WHOLE, Content, add_topics
 from olmix.data.memory import HASH_BYTES, Kept, Memory
-from olmix.data.parallel import each
+from olmix.data.parallel import Readers
 from olmix.data.reading import Batch, Piece, Reading
 from olmix.data.shards import Shard, total_size
 from olmix.data.text import pieces_of, read_text
@@ -104,12 +103,14 @@ def _by_topic(topics: Sequence[str] | None, count: int) -> Iterator[tuple[str, l
     yield from places.items()
 
 
-def scan(shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report = silent) -> dict[str, Content]:
+def scan(
+    shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Readers, report: Report = silent
+) -> dict[str, Content]:
     """The content of a domain by topic; reads only shards that `memory` does not know, and remembers them.
 
     Raises DataError, and what was finished before is remembered.
     """
-    return add_topics(scan_shards(shards, reading, memory, report).parts.values())
+    return add_topics(scan_shards(shards, reading, memory, readers, report).parts.values())
 
 
 class Scanned(NamedTuple):
@@ -120,16 +121,16 @@ class Scanned(NamedTuple):
 
 
 def scan_shards(
-    shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report = silent, workers: int | None = None
+    shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Readers, report: Report = silent
 ) -> Scanned:
-    """As `scan`, the content of each shard by its name; `workers` processes read, one a core when it is None."""
+    """As `scan`, the content of each shard by its name."""
     try:
-        return _scan(shards, reading, memory, report, workers or cores())
+        return _scan(shards, reading, memory, readers, report)
     except sqlite3.Error as error:
         raise DataError(f"{memory.path}: cannot be written ({error}); make room, or remove it") from None
 
 
-def _scan(shards: Sequence[Shard], reading: Reading, memory: Memory, report: Report, workers: int) -> Scanned:
+def _scan(shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Readers, report: Report) -> Scanned:
     known = memory.known(shards)
     memory.keep_only(known)
     unread = [shard for shard in shards if shard.name not in known]
@@ -142,7 +143,7 @@ def _scan(shards: Sequence[Shard], reading: Reading, memory: Memory, report: Rep
         memory.lower(WHOLE, min(MODULUS, MODULUS * CAUTION * memory.budget // total))
     folder = tempfile.mkdtemp(prefix=f"{memory.path.stem}-", dir=memory.path.parent)
     try:
-        read = _Reader(memory, reading, folder, workers if total > parallel.ALONE else 1)
+        read = _Reader(memory, reading, folder, readers)
         done = size = 0
         for shard, parts in read.all(unread):
             known[shard.name] = parts
@@ -156,17 +157,17 @@ def _scan(shards: Sequence[Shard], reading: Reading, memory: Memory, report: Rep
 class _Reader:
     """Reads pieces of shards, here or in processes, and hands over each shard when all of its pieces are read."""
 
-    def __init__(self, memory: Memory, reading: Reading, folder: str, workers: int) -> None:
+    def __init__(self, memory: Memory, reading: Reading, folder: str, readers: Readers) -> None:
         self._memory = memory
         self._reading = reading
         self._folder = folder
-        self._workers = workers
+        self._readers = readers
         self._keys: dict[str, int] = {}
         self._left: dict[str, int] = {}
         self._parts: dict[str, dict[str, Content]] = {}
 
     def all(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, dict[str, Content]]]:
-        for piece, found in each(scan_piece, self._jobs(shards), self._workers):
+        for piece, found in self._readers.each(scan_piece, self._jobs(shards), total_size(shards)):
             name = piece.shard.name
             self._memory.keep(self._keys[name], found.documents())
             self._parts[name] = add_topics((self._parts[name], found.parts))

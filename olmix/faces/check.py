@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from olmix.cores import cores
 from olmix.data.corpus import Corpus, is_corpus, read_corpus
 from olmix.data.examine import Bound, Examined, examine
 from olmix.data.manifest import read_manifests
+from olmix.data.parallel import Readers, together
 from olmix.data.shards import Shard, list_shards
 from olmix.data.source import DomainSource
 from olmix.errors import ConfigError, OlmixError
@@ -28,6 +28,7 @@ from olmix.faces.findings import (
 )
 from olmix.faces.progress import ProgressDisplay
 from olmix.pipeline import link_is_allowed
+from olmix.progress import Report
 from olmix.proxy.tasks import read_task
 
 # A passage that is shorter may stand in a document by chance.
@@ -94,15 +95,22 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
     unsearched = []
     manifests = read_manifests()
     domains: dict[str, dict[str, str]] = {}
-    for name in names or params.entries:
-        domain = params.entry(name, tokenizer)
+    entries = {name: params.entry(name, tokenizer) for name in names or params.entries}
+
+    def read(domain: DomainSource, readers: Readers, report: Report) -> _Read | OlmixError:
         try:
             listed, corpus = _listed(domain)
         except OlmixError as error:
-            findings.append(Finding(ERROR, "unreadable", name, f"{error}: nothing of {name} can be read"))
+            return error
+        return _Read(listed, corpus, *examine(listed, domain.reading, passages, bound, readers, report))
+
+    with ProgressDisplay(f"check {len(entries)} domains", "shards", "bytes") as display:
+        was_read = together(read, list(entries.values()), workers, display)
+    for (name, domain), what in zip(entries.items(), was_read, strict=True):
+        if isinstance(what, OlmixError):
+            findings.append(Finding(ERROR, "unreadable", name, f"{what}: nothing of {name} can be read"))
             continue
-        with ProgressDisplay(f"check {name}", "shards", "bytes") as display:
-            each, whole = examine(listed, domain.reading, passages, bound, display, workers or cores())
+        listed, corpus, each, whole = what
         counted += len(listed)
         found[name] = whole
         unsearched += [name] if passages and listed[0].kind.tokens else []
@@ -121,6 +129,15 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
     findings.sort(key=lambda finding: order[finding.severity])
     documents = sum(sum(whole.documents.values()) for whole in found.values())
     return Checked(tuple(findings), counted, documents, len(passages), short, bound.of, tuple(unsearched))
+
+
+class _Read(NamedTuple):
+    """An entry's shards, its corpus when they lie elsewhere, and what each shard and all of them hold."""
+
+    shards: list[Shard]
+    corpus: Corpus | None
+    each: dict[str, Examined]
+    whole: Examined
 
 
 def _listed(domain: DomainSource) -> tuple[list[Shard], Corpus | None]:

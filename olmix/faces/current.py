@@ -9,6 +9,7 @@ from typing import Any
 from olmix.core.limits import domain_caps, require_feasible
 from olmix.core.plan import Plan
 from olmix.data.manifest import manifest_is_current, prepare, read_manifests, sample_path, scan_entry
+from olmix.data.parallel import Readers, together
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer, Tokens
 from olmix.data.tokensets import read_tokens
@@ -18,6 +19,7 @@ from olmix.faces.progress import ProgressDisplay
 from olmix.faces.runtime import load_runtime
 from olmix.outputs.swarm_file import make_swarm
 from olmix.pipeline import link_is_allowed
+from olmix.progress import Report
 from olmix.proxy.tasks import encode_task, read_task
 
 # What `olmix plan` prepares of domains that have changed, before dvc repro does.
@@ -31,9 +33,15 @@ def current_manifests(params: Params) -> tuple[dict[str, dict[str, Any]], dict[s
     known = read_manifests()
     manifests: dict[str, dict[str, Any]] = {}
     samples: dict[str, Tokens] = {}
-    for entry in params.entries:
-        domain = params.entry(entry, tokenizer)
-        for name, (manifest, tokens) in _current(params, domain, tokenizer, known).items():
+    domains = [params.entry(entry, tokenizer) for entry in params.entries]
+
+    def current(domain: DomainSource, readers: Readers, report: Report) -> Current:
+        return _current(domain, tokenizer, params.sample_tokens(tokenizer.vocabulary), known, readers, report)
+
+    with ProgressDisplay(f"read {len(domains)} folders", "shards", "bytes") as display:
+        found = together(current, domains, None, display)
+    for domain, one in zip(domains, found, strict=True):
+        for name, (manifest, tokens) in one.items():
             if name in manifests:
                 raise DataError(f"params.yaml: {domain.entry}: another entry has a domain {name}; rename one of them")
             manifests[name] = manifest
@@ -42,20 +50,26 @@ def current_manifests(params: Params) -> tuple[dict[str, dict[str, Any]], dict[s
     return manifests, samples
 
 
+# The manifests of an entry's domains, and where the token samples are of those that were made anew.
+Current = dict[str, tuple[dict[str, Any], Path | None]]
+
+
 def _current(
-    params: Params, domain: DomainSource, tokenizer: Tokenizer, known: Mapping[str, dict[str, Any]]
-) -> dict[str, tuple[dict[str, Any], Path | None]]:
-    """The manifests of an entry's domains, and where the token samples are of those that were made anew."""
-    limit = params.sample_tokens(tokenizer.vocabulary)
-    with ProgressDisplay(f"read {domain.folder}", "shards", "bytes") as display:
-        contents = scan_entry(domain, limit, link_is_allowed, display)
+    domain: DomainSource,
+    tokenizer: Tokenizer,
+    limit: int,
+    known: Mapping[str, dict[str, Any]],
+    readers: Readers,
+    report: Report,
+) -> Current:
+    contents = scan_entry(domain, limit, link_is_allowed, readers, report)
     if all(
         name in known and manifest_is_current(known[name], domain, content, tokenizer, limit)
         for name, content in contents.items()
     ):
         return {name: (known[name], None) for name in contents}
-    with ProgressDisplay(f"count the tokens of {domain.folder}", "shards", "bytes") as display:
-        made = prepare(domain, tokenizer, limit, link_is_allowed, display, PLANNED / "manifests", PLANNED / "tokens")
+    places = PLANNED / "manifests", PLANNED / "tokens"
+    made = prepare(domain, tokenizer, limit, link_is_allowed, readers, report, *places)
     return {name: (manifest, sample_path(PLANNED / "tokens", name)) for name, manifest in made.items()}
 
 

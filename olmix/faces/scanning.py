@@ -8,11 +8,14 @@ from typing import Any
 from olmix.core.digest import to_hex
 from olmix.data.corpus import MANIFEST, CorpusScan, is_corpus, scan_corpus
 from olmix.data.manifest import MEMORIES
+from olmix.data.parallel import Readers, together
 from olmix.data.sample import GUESS
+from olmix.data.source import DomainSource
 from olmix.errors import ConfigError
 from olmix.faces.config import load_params
 from olmix.faces.progress import ProgressDisplay
 from olmix.faces.table import table
+from olmix.progress import Report
 
 
 def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: int | None) -> dict[str, CorpusScan]:
@@ -33,11 +36,13 @@ def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: in
                 f"{entry.folder}: holds no {MANIFEST}; dvc repro reads its shards itself, or name where they lie with "
                 f"olmix scan {name} --root"
             )
-    scanned = {}
-    for name, entry in entries.items():
-        with ProgressDisplay(f"scan {name}", "shards", "bytes") as display:
-            scanned[name] = scan_corpus(entry, root, MEMORIES, budget, full, display, workers)
-    return scanned
+
+    def scan_one(entry: DomainSource, readers: Readers, report: Report) -> CorpusScan:
+        return scan_corpus(entry, root, MEMORIES, budget, readers, full, report)
+
+    what = next(iter(entries)) if len(entries) == 1 else f"{len(entries)} domains"
+    with ProgressDisplay(f"scan {what}", "shards", "bytes") as display:
+        return dict(zip(entries, together(scan_one, list(entries.values()), workers, display), strict=True))
 
 
 def scan_json(scanned: Mapping[str, CorpusScan]) -> dict[str, Any]:
