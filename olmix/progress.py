@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Progress:
     """Items found done, finished now, and in all; and the work that this took, done now and to do now in all.
 
-    Items are runs or shards, work is tokens or bytes.
+    Items are runs or shards, work is tokens or bytes. `note` is a line that a person should see.
     """
 
     found: int
@@ -18,6 +18,7 @@ class Progress:
     items: int
     work: int
     total_work: int
+    note: str = ""
 
     def __add__(self, other: Progress) -> Progress:
         return Progress(

@@ -16,10 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix.data import arrays
-from olmix.data.arrays import count_tokens, is_real_npy, read_tokens_of
+from olmix.data.arrays import count_tokens, read_tokens_of
+from olmix.data.memory import Memory
+from olmix.data.parallel import Readers
 from olmix.data.reading import Piece, Reading
+from olmix.data.scan import scan
 from olmix.data.shards import Shard, list_shards
 from olmix.errors import DataError
+from olmix.progress import Progress
 from tests.token_arrays import Documents, write_datatrove, write_megatron, write_npy, write_raw
 
 END = 999
@@ -69,7 +73,7 @@ def test_every_layout_holds_the_same_documents(
             shard = only(root / name)
             assert Counter(documents_of(shard, reading)) == as_bytes(documents), name
             closing = 0 if name.endswith("open") else len(documents)
-            assert count_tokens(shard, reading) == sum(map(len, documents)) + closing
+            assert count_tokens(shard, reading).tokens == sum(map(len, documents)) + closing
     finally:
         arrays.CHUNK = before
 
@@ -79,7 +83,7 @@ def test_empty_documents_and_an_open_end(tmp_path: Path) -> None:
     (tmp_path / "a/a.npy").write_bytes(np.array([END, 1, 2, END, END, 3], "<u2").tobytes())
     found = documents_of(only(tmp_path / "a"), U2)
     assert Counter(found) == as_bytes([[], [1, 2], [], [3]])
-    assert count_tokens(only(tmp_path / "a"), U2) == 6
+    assert count_tokens(only(tmp_path / "a"), U2).tokens == 6
 
 
 @pytest.mark.parametrize("name", ["megatron", "megatron, cut", "datatrove"])
@@ -97,14 +101,41 @@ def test_one_closing_id_is_taken_off_and_no_more(tmp_path: Path, name: str, monk
 
 def test_counting_reads_no_ids(tmp_path: Path) -> None:
     write_raw(tmp_path / "a.npy", [[60000]], END)
-    assert count_tokens(only(tmp_path), U2) == 2
+    assert count_tokens(only(tmp_path), U2).tokens == 2
 
 
 def test_a_real_npy_is_told_from_a_raw_one(tmp_path: Path) -> None:
-    write_npy(tmp_path / "real/a.npy", [[1, 2]], END)
+    write_npy(tmp_path / "real/a.npy", [[1, 2]], END, "<u2")
     write_raw(tmp_path / "raw/a.npy", [[1, 2]], END)
-    assert is_real_npy(only(tmp_path / "real"))
-    assert not is_real_npy(only(tmp_path / "raw"))
+    assert count_tokens(only(tmp_path / "real"), U2) == (3, True)
+    assert count_tokens(only(tmp_path / "raw"), U2) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("real", "raw", "note"),
+    [
+        (2, 0, "a-0.npy: a real npy file, with numpy's header; 2 of 2 .npy shards are, and were read as such"),
+        (
+            1,
+            2,
+            "a-0.npy: a real npy file, with numpy's header; 1 of 3 .npy shards are, and were read as such, and 2 ",
+        ),
+        (0, 2, ""),
+    ],
+)
+def test_who_gives_a_real_npy_is_told_so(tmp_path: Path, real: int, raw: int, note: str) -> None:
+    for k in range(real):
+        write_npy(tmp_path / f"d/a-{k}.npy", [[1, k]], END, "<u2")
+    for k in range(raw):
+        write_raw(tmp_path / f"d/b-{k}.npy", [[1, k]], END)
+    said: list[Progress] = []
+    shards = list_shards(tmp_path / "d", lambda _: True)
+    for _ in range(2):
+        with Memory(tmp_path / "m.sqlite", "U2", 0) as memory:
+            scan(shards, U2, memory, Readers(1), said.append)
+    notes = [progress.note for progress in said if progress.note]
+    assert len(notes) == bool(note)
+    assert all(f"{tmp_path}/d/{note}" in told for told in notes)
 
 
 def test_another_dtype_is_other_documents(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +44,18 @@ class _Layout:
     ends: NDArray[np.int64] | None
 
 
-def is_real_npy(shard: Shard) -> bool:
-    """Whether a `.npy` shard has numpy's header, which the files of dolma and OLMo lack."""
-    with shard.open() as file:
-        return _read(shard.place, file, len(_NPY)) == _NPY
+class Counted(NamedTuple):
+    """Ids in a shard, and whether it is a `.npy` with numpy's header, which the files of dolma and OLMo lack."""
+
+    tokens: int
+    real_npy: bool
 
 
-def count_tokens(shard: Shard, reading: Reading) -> int:
-    """Ids in a shard, by headers and sizes alone; raises DataError when they do not fit each other."""
+def count_tokens(shard: Shard, reading: Reading) -> Counted:
+    """Count the ids in a shard by headers and sizes alone; raises DataError when they do not fit each other."""
     with shard.open() as file:
-        return _layout(shard, reading, file).count
+        layout = _layout(shard, reading, file)
+    return Counted(layout.count, shard.kind.name == "npy" and layout.start > 0)
 
 
 def read_tokens_of(piece: Piece, reading: Reading) -> Iterator[Batch]:

@@ -80,7 +80,7 @@ def examine_piece(piece: Piece, reading: Reading, passages: Sequence[str], bound
             if passages and not piece.shard.kind.tokens:
                 searched.add(batch.documents, topics)
         searched.finish()
-        tokens = count_tokens(piece.shard, reading) if piece.shard.kind.tokens else 0
+        tokens = count_tokens(piece.shard, reading).tokens if piece.shard.kind.tokens else 0
     except DataError as error:
         return Examined(problem=str(error))
     found.content = Content(digest % MODULUS, documents, 0 if piece.shard.kind.tokens else size, tokens)

@@ -21,6 +21,7 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from olmix.cores import cores
@@ -146,8 +147,8 @@ class _Sum:
 
         def report(progress: Progress) -> None:
             with self._lock:
-                self._latest[k] = progress
-                self._report(sum(self._latest, Progress(0, 0, 0, 0, 0)))
+                self._latest[k] = replace(progress, note="")
+                self._report(replace(sum(self._latest, Progress(0, 0, 0, 0, 0)), note=progress.note))
 
         return report
 

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,11 +37,13 @@ CAUTION = 4
 
 @dataclass
 class Found:
-    """What was found in a piece: content by topic, and the documents to keep, the first of them in files."""
+    """What was found in a piece: content by topic, the documents to keep, the first of them in files, and whether
+    it is a real npy file."""
 
     parts: dict[str, Content] = field(default_factory=dict)
     kept: list[Kept] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    real_npy: bool = False
 
     def documents(self) -> Iterator[Kept]:
         """The documents to keep; their files are removed."""
@@ -87,7 +89,9 @@ def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound:
     for topic, (digest, number, size) in counts.items():
         found.parts[topic] = Content(digest % MODULUS, number, 0 if tokens else size)
     if tokens:
-        found.parts[WHOLE] = found.parts.get(WHOLE, Content()) + Content(tokens=count_tokens(piece.shard, reading))
+        counted = count_tokens(piece.shard, reading)
+        found.parts[WHOLE] = found.parts.get(WHOLE, Content()) + Content(tokens=counted.tokens)
+        found.real_npy = counted.real_npy
     return found
 
 
@@ -145,13 +149,25 @@ def _scan(shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Re
     try:
         read = _Reader(memory, reading, folder, readers)
         done = size = 0
+        progress = Progress(0, 0, 0, 0, 0)
         for shard, parts in read.all(unread):
             known[shard.name] = parts
             done, size = done + 1, size + shard.size
-            report(Progress(len(shards) - len(unread), done, len(shards), size, total))
+            progress = Progress(len(shards) - len(unread), done, len(shards), size, total)
+            report(progress)
+        if read.real_npy:
+            report(replace(progress, note=_note(read.real_npy, len(unread))))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Scanned(known, len(unread))
+
+
+def _note(real_npy: Sequence[str], read: int) -> str:
+    others = f", and {read - len(real_npy):,} hold raw ids" if read > len(real_npy) else ""
+    return (
+        f"{min(real_npy)}: a real npy file, with numpy's header; {len(real_npy):,} of {read:,} .npy shards are, and "
+        f"were read as such{others}"
+    )
 
 
 class _Reader:
@@ -165,12 +181,14 @@ class _Reader:
         self._keys: dict[str, int] = {}
         self._left: dict[str, int] = {}
         self._parts: dict[str, dict[str, Content]] = {}
+        self.real_npy: list[str] = []
 
     def all(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, dict[str, Content]]]:
         for piece, found in self._readers.each(scan_piece, self._jobs(shards), total_size(shards)):
             name = piece.shard.name
             self._memory.keep(self._keys[name], found.documents())
             self._parts[name] = add_topics((self._parts[name], found.parts))
+            self.real_npy += [piece.shard.place] if found.real_npy else []
             self._left[name] -= 1
             if not self._left[name]:
                 parts = self._parts.pop(name)

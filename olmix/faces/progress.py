@@ -66,6 +66,8 @@ class ProgressDisplay:
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
+        if progress.note:
+            self._console.print(f"note: {progress.note}", markup=False, highlight=False, soft_wrap=True)
         now = time.monotonic()
         speed = progress.work / max(now - self._start, 1e-9)
         done = f"{progress.found + progress.finished}/{progress.items}"
