@@ -196,6 +196,12 @@ DOCS = [[1, 2, 3], [4, 5]]
     ("layout", "damage", "reading", "message"),
     [
         ("raw uint16", None, READING, r"a\.npy: raw token ids, whose dtype no header says; set params\.yaml: domains"),
+        (
+            "raw uint32",
+            lambda p: write_raw(p, [list(range(70))], END, "<u4"),
+            U2,
+            r"a\.npy: every second id is 0, as of 32",
+        ),
         ("raw uint16", lambda p: cut(p, 9), U2, r"a\.npy: 9 bytes are not whole ids of 2 bytes; truncated"),
         (
             "raw uint16",

@@ -160,6 +160,13 @@ def test_token_arrays_say_that_they_are_not_searched(project: Project) -> None:
     checked = check(["web"], 1)
     assert ("warning", "duplicates", "web") in found(checked)
     assert checked.to_text().endswith("Token arrays are not searched for text of tasks: web")
+    ids = '{"prompt": [1], "continuation": [2], "bytes": 1}\n'
+    (project.root / "data/tasks/web-task.jsonl").write_text(ids)
+    checked = check(["web"], 1)
+    assert checked.without_text == ("web-task",)
+    assert "Tasks without text here are not looked for: web-task" in checked.to_text()
+    project.params = {**project.params, "proxy": {**project.params["proxy"], "external": True}}
+    assert check(["web"], 1).without_text == ("code-task", "math-task", "web-task")
 
 
 def test_topics_are_domains_to_the_check(project: Project) -> None:

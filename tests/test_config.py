@@ -44,6 +44,8 @@ def test_the_repository_is_valid() -> None:
         ({"swarm__runs_per_domian": 3}, "swarm.runs_per_domian: unknown key; did you mean runs_per_domain?"),
         ({"swram": {}}, "swram: unknown key; did you mean swarm?"),
         ({"domains__py__pth": "x"}, "domains.py.pth: unknown key; did you mean path?"),
+        ({"domains__py__partition_by": "t"}, "domains.py.partition_by: shards that hold several domains stand under"),
+        ({"sources": None}, "sources: missing; dvc.yaml names it, write `sources: {}`"),
         ({"domains__py__path": None}, "domains.py.path: missing; add it"),
         ({"proxy": None}, "proxy: missing; add it"),
         ({"target__tokens": "5 apples"}, "target.tokens: write a whole number, or one with k, M, B or T"),

@@ -51,6 +51,8 @@ def test_the_format_is_told_by_the_names(tmp_path: Path, names: list[str], kind:
         (["a.jsonl", "README.md"], None, r"README\.md: not a shard; all shards of this domain are \.jsonl"),
         (["a.xyz"], None, r"a\.xyz: not a shard; a domain holds \.jsonl, .* declared in params\.yaml"),
         (["a.bin"], None, r"a\.bin: no a\.idx beside it; copy it there"),
+        (["a.bin", "a.idx", "b.idx"], None, r"b\.idx: no \.bin beside it; copy it there, or remove this index"),
+        (["b.idx"], None, r"b\.idx: no \.bin beside it; copy it there"),
         (["a.ds", "a.ds.metadata"], None, r"a\.ds: no a\.ds\.index beside it"),
         (["a.jsonl", "b.parquet"], "jsonl", r"b\.parquet: not jsonl, which format declares"),
         (["a.jsonl"], "csv", r"no format 'csv'; the formats are jsonl, "),

@@ -198,8 +198,15 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
             "a.jsonl",
             b'{"text": "x", "t": "a"}\n{"text": "y"}\n',
             Reading(partition_by="t"),
-            r"a\.jsonl:2: field 't' of partition_by holds no value, which names no topic; leave such documents out",
+            r"a\.jsonl:2: no field 't' of partition_by \(fields: text\); leave such documents out with `where`, or",
         ),
+        (
+            "a.jsonl",
+            b'{"text": "x", "t": ""}\n',
+            Reading(partition_by="t"),
+            r"a\.jsonl:1: field 't' of partition_by holds no value, which names no topic; leave such documents out",
+        ),
+        ("a.jsonl", b'{"text": "x"}\n', Reading(dtype="uint16"), r"a\.jsonl: text has no dtype; remove it from params"),
         ("a.jsonl", b'{"text": "x", "t": 1.5}\n', Reading(partition_by="t"), r"a\.jsonl:1: field 't' .* holds 1\.5"),
         (
             "a.jsonl",

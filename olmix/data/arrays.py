@@ -24,6 +24,9 @@ from olmix.errors import DataError
 # Ids that are read at once: what is made of them fits the second cache, and memory is not asked for anew, which a
 # chunk of 2²⁰ ids made twice as slow.
 CHUNK = 1 << 17
+# So many ids at a file's begin tell 16 bits from 32.
+_WIDE = 64
+_NONE = np.empty(0, "<u2")
 _NPY = b"\x93NUMPY"
 _MEGATRON = b"MMIDIDX\0\0"
 _CODES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
@@ -89,7 +92,15 @@ def _layout(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
 def _npy(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
     if _read(shard.place, file, len(_NPY)) != _NPY:
         raw = _declared(shard, reading)
-        return _Layout(raw, 0, _whole(shard, shard.size, raw), None)
+        count = _whole(shard, shard.size, raw)
+        file.seek(0)
+        begin = np.frombuffer(_read(shard.place, file, 2 * _WIDE), "<u2") if raw.itemsize == 2 else _NONE
+        if len(begin) == _WIDE and not begin[1::2].any():
+            raise DataError(
+                f"{shard.place}: every second id is 0, as of 32-bit ids that are read as uint16; set params.yaml: "
+                "domains.<name>.dtype to uint32"
+            )
+        return _Layout(raw, 0, count, None)
     file.seek(0)
     try:
         version = np.lib.format.read_magic(file)

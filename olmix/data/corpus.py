@@ -131,8 +131,9 @@ def write_corpus(
 
 @dataclass(frozen=True)
 class CorpusScan:
-    """What a scan found: the corpus, and how many of its shards it had to read."""
+    """What a scan found: the domain's folder, the corpus, and how many of its shards it had to read."""
 
+    folder: Path
     corpus: Corpus
     shards: int
     read: int
@@ -152,11 +153,22 @@ def scan_corpus(
 
     `budget` is the bytes of documents to keep of a topic. Raises DataError; shards that were read are remembered.
     """
+    with domain.named_in_errors():
+        return _scan_corpus(domain, root, memories, budget, readers, full, report)
+
+
+def _scan_corpus(
+    domain: DomainSource,
+    root: str | None,
+    memories: Path,
+    budget: int,
+    readers: Readers,
+    full: bool,
+    report: Report,
+) -> CorpusScan:
     if root is None:
         root = read_corpus(domain.folder).root
-    # A corpus may be linked together from other disks; what is refused is a link that leaves it.
-    below = Path(root).resolve()
-    shards = list_shards(root, lambda target: target.is_relative_to(below), domain.reading.format)
+    shards = shards_of(domain, root)
     with Memory(memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), budget) as memory:
         if full:
             memory.clear()
@@ -168,7 +180,15 @@ def scan_corpus(
         if not any(c.documents for c in content.values()):
             raise DataError(f"{root}: no document fits params.yaml: {domain.entry}.where; nothing was written")
         corpus = write_corpus(domain, root, shards, parts, content, memory)
-    return CorpusScan(corpus, len(shards), read)
+    return CorpusScan(domain.folder, corpus, len(shards), read)
+
+
+def shards_of(domain: DomainSource, root: str) -> list[Shard]:
+    """The shards below the root of a corpus, by name; raises DataError."""
+    # A corpus may be linked together from other disks; what is refused is a link that leaves it.
+    below = Path(root).resolve()
+    otherwise = f"check root in {domain.folder / MANIFEST}, or --root" if is_corpus(domain.folder) else "check --root"
+    return list_shards(root, lambda target: target.is_relative_to(below), domain.reading.format, otherwise)
 
 
 def kept_documents(domain: DomainSource, corpus: Corpus, topic: str) -> Iterator[bytes]:

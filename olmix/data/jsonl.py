@@ -146,13 +146,13 @@ def topic_name(value: object) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+LEAVE_OUT = "leave such documents out with `where`, or write text there"
+
+
 def no_topic(reading: Reading, value: object) -> str:
     """What to say of a document without a topic."""
     found = "no value" if value in (None, "") else f"{value!r:.40}"
-    return (
-        f"field {reading.partition_by!r} of partition_by holds {found}, which names no topic; leave such documents out "
-        "with `where`, or write text there"
-    )
+    return f"field {reading.partition_by!r} of partition_by holds {found}, which names no topic; {LEAVE_OUT}"
 
 
 def _attribute(field: str) -> str:
@@ -210,11 +210,17 @@ def _problem(where: str, line: bytes, reading: Reading) -> str:
         return f"{where}: no field {reading.text!r} (fields: {fields}); set params.yaml: {key}.<name>.text"
     if not isinstance(text, str):
         return f"{where}: field {reading.text!r} is {type(text).__name__}, not text"
+    return f"{where}: {_topic_problem(row, reading)}"
+
+
+def _topic_problem(row: dict[str, Any], reading: Reading) -> str:
     if reading.partition_by is not None:
-        topic, _ = _lookup(row, reading.partition_by)
+        topic, fields = _lookup(row, reading.partition_by)
+        if topic is _MISSING:
+            return f"no field {reading.partition_by!r} of partition_by (fields: {fields}); {LEAVE_OUT}"
         if topic_name(topic) is None:
-            return f"{where}: {no_topic(reading, None if topic is _MISSING else topic)}"
-    return f"{where}: cannot be read as a document: a field or a number in it is not what JSON lines hold"
+            return no_topic(reading, topic)
+    return "cannot be read as a document: a field or a number in it is not what JSON lines hold"
 
 
 _MISSING = object()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from olmix.data.memory import Memory
 from olmix.data.parallel import Readers
 from olmix.data.sample import GUESS, Sample, write_sample
 from olmix.data.scan import scan
-from olmix.data.shards import list_shards
+from olmix.data.shards import Shard, list_shards
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError, MixtureError
@@ -58,6 +58,26 @@ def prepare(
     """
     if domain.reading.partition_by is not None:
         manifests, tokens = manifests / domain.name, tokens / domain.name
+    with domain.named_in_errors():
+        prepared = _read_and_prepare(domain, tokenizer, limit, allowed, readers, report, tokens, memories)
+    for name, manifest in prepared.items():
+        write_json(manifests / f"{name}.json", manifest)
+    for folder, suffix in ((manifests, ".json"), (tokens, ".npy")):
+        if domain.reading.partition_by is not None:
+            _remove_others(folder, suffix, prepared)
+    return prepared
+
+
+def _read_and_prepare(
+    domain: DomainSource,
+    tokenizer: Tokenizer,
+    limit: int,
+    allowed: Allowed,
+    readers: Readers,
+    report: Report,
+    tokens: Path,
+    memories: Path,
+) -> dict[str, dict[str, Any]]:
     if is_corpus(domain.folder):
         corpus = _corpus_of(domain)
         prepared = _prepare(domain, _holding_of(domain, corpus), tokenizer, limit, tokens)
@@ -66,25 +86,19 @@ def prepare(
                 f"{domain.folder}: keeps too few documents for a sample of {limit:,} tokens; run olmix scan "
                 f"{domain.name}"
             )
-    else:
-        shards = list_shards(domain.folder, allowed, domain.reading.format)
-        path, budget = memories / f"{domain.name}.sqlite", GUESS * limit
-        while True:
-            with Memory(path, domain.reading.digest(shards[0].kind), budget) as memory:
-                content = scan(shards, domain.reading, memory, readers, report)
-                holding = Holding(content, memory.documents, memory.is_whole, shards[0].kind.tokens)
-                prepared = _prepare(domain, holding, tokenizer, limit, tokens)
-                if prepared is not None:
-                    break
-                # Shards that are gone took documents with them, or the text has more bytes a token than was guessed.
-                memory.clear()
-                budget *= 4
-    for name, manifest in prepared.items():
-        write_json(manifests / f"{name}.json", manifest)
-    for folder, suffix in ((manifests, ".json"), (tokens, ".npy")):
-        if domain.reading.partition_by is not None:
-            _remove_others(folder, suffix, prepared)
-    return prepared
+        return prepared
+    shards = shards_here(domain, allowed)
+    path, budget = memories / f"{domain.name}.sqlite", GUESS * limit
+    while True:
+        with Memory(path, domain.reading.digest(shards[0].kind), budget) as memory:
+            content = scan(shards, domain.reading, memory, readers, report)
+            holding = Holding(content, memory.documents, memory.is_whole, shards[0].kind.tokens)
+            prepared = _prepare(domain, holding, tokenizer, limit, tokens)
+            if prepared is not None:
+                return prepared
+            # Shards that are gone took documents with them, or the text has more bytes a token than was guessed.
+            memory.clear()
+            budget *= 4
 
 
 def scan_entry(
@@ -97,15 +111,23 @@ def scan_entry(
 ) -> dict[str, Content]:
     """The content of an entry's domains by name, as it is on disk now, reading only what has changed since the last
     look; `limit` is the size of the sample that will be wanted of it."""
-    if is_corpus(domain.folder):
-        content = _corpus_of(domain).content
-    else:
-        shards = list_shards(domain.folder, allowed, domain.reading.format)
-        way = domain.reading.digest(shards[0].kind)
-        with Memory(memories / f"{domain.name}.sqlite", way, GUESS * limit) as memory:
-            content = scan(shards, domain.reading, memory, readers, report)
-    names = domain.domain_names(content)
-    return {names[topic]: part for topic, part in content.items()}
+    with domain.named_in_errors():
+        if is_corpus(domain.folder):
+            content = _corpus_of(domain).content
+        else:
+            shards = shards_here(domain, allowed)
+            way = domain.reading.digest(shards[0].kind)
+            with Memory(memories / f"{domain.name}.sqlite", way, GUESS * limit) as memory:
+                content = scan(shards, domain.reading, memory, readers, report)
+        _require_documents(domain, content)
+        names = domain.domain_names(content)
+        return {names[topic]: part for topic, part in content.items()}
+
+
+def shards_here(domain: DomainSource, allowed: Allowed) -> list[Shard]:
+    """The shards in an entry's own folder, by name; raises DataError."""
+    otherwise = f"put the domain's shards there, run dvc pull, or olmix scan {domain.name} --root with where they lie"
+    return list_shards(domain.folder, allowed, domain.reading.format, otherwise)
 
 
 def _corpus_of(domain: DomainSource) -> Corpus:
@@ -131,8 +153,7 @@ def _prepare(
     domain: DomainSource, holding: Holding, tokenizer: Tokenizer, limit: int, tokens: Path
 ) -> dict[str, dict[str, Any]] | None:
     """The manifests by domain, their samples written; None when a sample needs documents that are not kept."""
-    if not holding.content:
-        raise DataError(f"{domain.folder}: no document fits params.yaml: {domain.entry}.where; nothing to train on")
+    _require_documents(domain, holding.content)
     prepared = {}
     for topic, name in domain.domain_names(holding.content).items():
         content = holding.content[topic]
@@ -150,6 +171,11 @@ def _prepare(
             return None
         prepared[name] = manifest_of(domain, content, sample, tokenizer)
     return prepared
+
+
+def _require_documents(domain: DomainSource, content: Mapping[str, Content]) -> None:
+    if not content:
+        raise DataError(f"{domain.folder}: no document fits params.yaml: {domain.entry}.where; nothing to train on")
 
 
 def manifest_of(domain: DomainSource, content: Content, sample: Sample, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
@@ -22,6 +23,7 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing import connection
 from typing import Any, TypeVar
 
 from olmix.cores import cores
@@ -108,7 +110,7 @@ class Readers:
             if self._pool is None and self.workers > 1 and self._size > ALONE:
                 # A process a core: polars must not start a thread a core in each of them.
                 self._stack.enter_context(_environment("POLARS_MAX_THREADS", "1"))
-                self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"))
+                self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _set_up)
             return self._pool
 
 
@@ -151,6 +153,19 @@ class _Sum:
                 self._report(replace(sum(self._latest, Progress(0, 0, 0, 0, 0)), note=progress.note))
 
         return report
+
+
+def _set_up() -> None:
+    """Set a process up that reads: who started it answers an interrupt, and when that one is gone it ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -145,9 +145,11 @@ def _scan(shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Re
         # Text may be longer than its file, hardly ever much shorter: most documents of a large domain are not even
         # looked at twice. A wrong guess costs another reading, never another answer.
         memory.lower(WHOLE, min(MODULUS, MODULUS * CAUTION * memory.budget // total))
-    folder = tempfile.mkdtemp(prefix=f"{memory.path.stem}-", dir=memory.path.parent)
+    folder = memory.path.with_suffix(".reading")  # whoever holds the memory is the only one to read
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     try:
-        read = _Reader(memory, reading, folder, readers)
+        read = _Reader(memory, reading, str(folder), readers)
         done = size = 0
         progress = Progress(0, 0, 0, 0, 0)
         for shard, parts in read.all(unread):

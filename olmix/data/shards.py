@@ -92,24 +92,31 @@ def is_remote(root: str) -> bool:
 
 
 def list_shards(
-    root: Path | str, allowed: Callable[[Path], bool], declared: str | None = None, wanted: str = ""
+    root: Path | str, allowed: Callable[[Path], bool], declared: str | None = None, otherwise: str = "check the path"
 ) -> list[Shard]:
     """The shards below `root`, by name; hidden files are not shards. `declared` is the format of all of them.
 
     Raises DataError when there are none, when one is empty, when formats are mixed or unknown, and when a link leads
-    to a file that `allowed` does not accept. `wanted` says in errors how to get shards that are not there.
+    to a file that `allowed` does not accept. `otherwise` says what to do when the folder is not there.
     """
     place = str(root)
-    found = _Files(place, dict(_remote_files(place) if is_remote(place) else _local_files(Path(root), allowed, wanted)))
+    found = _Files(
+        place, dict(_remote_files(place) if is_remote(place) else _local_files(Path(root), allowed, otherwise))
+    )
     kind = _kind_of(found, declared)
     suffixes = kind.suffixes if declared is None else tuple(s for s in kind.suffixes if found.any_with(s))
+    companions = {kind.companion(name) for name in found.files if name.endswith(kind.suffixes)}
     shards = []
     for name, (size, stamp) in sorted(found.files.items()):
         if not name.isprintable():
             raise DataError(f"{place}/{name!r}: a name that cannot be printed; rename the file")
-        if kind.tokens and name.endswith((*kind.beside, *([kind.index] if kind.index else []))):
-            continue
         where = _join(place, name)
+        if kind.index and name.endswith(kind.index):
+            if name not in companions:
+                raise DataError(f"{where}: no {kind.suffixes[0]} beside it; copy it there, or remove this index")
+            continue
+        if name.endswith(kind.beside):
+            continue
         if suffixes and not name.endswith(suffixes):
             raise DataError(f"{where}: not a shard; all shards of this domain are {' or '.join(suffixes)}")
         if kind.index:
@@ -157,6 +164,9 @@ def _kind_of(found: _Files, declared: str | None) -> Kind:
         raise DataError(f"{found.place}: {' and '.join(sorted(kinds))} shards in one domain; keep one format a domain")
     if not kinds:
         if unknown:
+            data = next((k.suffixes[0] for k in KINDS.values() if k.index and unknown[0].endswith(k.index)), None)
+            if data is not None:
+                raise DataError(f"{_join(found.place, unknown[0])}: no {data} beside it; copy it there")
             raise DataError(
                 f"{_join(found.place, unknown[0])}: not a shard; a domain holds {_suffixes()} files, "
                 "or files of the format that is declared in params.yaml: domains.<name>.format"
@@ -170,9 +180,9 @@ def _suffixes() -> str:
     return f"{', '.join(first[:-1])} or {first[-1]}"
 
 
-def _local_files(root: Path, allowed: Callable[[Path], bool], wanted: str) -> Iterator[tuple[str, tuple[int, str]]]:
+def _local_files(root: Path, allowed: Callable[[Path], bool], otherwise: str) -> Iterator[tuple[str, tuple[int, str]]]:
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; {wanted or 'put the domain’s shards there or run dvc pull'}")
+        raise DataError(f"{root}: no such folder; {otherwise}")
     # scandir asks the disk once a folder, where a walk of paths would ask several times a file: 100,000 shards.
     waiting = [(str(root), "")]
     while waiting:

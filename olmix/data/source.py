@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,16 @@ class DomainSource:
     def entry(self) -> str:
         """The entry's key in params.yaml."""
         return f"{'domains' if self.reading.partition_by is None else 'sources'}.{self.name}"
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Data errors raised in the block name the entry, where their places do not."""
+        try:
+            yield
+        except DataError as error:
+            if self.name in re.split(r"[/:\s]+", str(error)):
+                raise
+            raise DataError(f"{self.entry}: {error}") from None
 
     def domain_names(self, topics: Iterable[str]) -> dict[str, str]:
         """The name of the domain of each topic; raises DataError when two topics would be one domain.

@@ -27,6 +27,8 @@ def read_text(piece: Piece, reading: Reading) -> Iterator[Batch]:
     Raises DataError with shard and place for what is no document, and when the shard changes while it is read.
     """
     kind = piece.shard.kind.name
+    if reading.dtype is not None:
+        raise DataError(f"{piece.shard.place}: text has no dtype; remove it from params.yaml: domains.<name>.dtype")
     if kind == "txt":
         yield from _read_txt(piece, reading)
     elif kind == "parquet":

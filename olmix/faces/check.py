@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from olmix.data.corpus import Corpus, is_corpus, read_corpus
+from olmix.data.corpus import Corpus, is_corpus, read_corpus, shards_of
 from olmix.data.examine import Bound, Examined, examine
-from olmix.data.manifest import read_manifests
+from olmix.data.manifest import read_manifests, shards_here
 from olmix.data.parallel import Readers, together
-from olmix.data.shards import Shard, list_shards
+from olmix.data.shards import Shard
 from olmix.data.source import DomainSource
 from olmix.errors import ConfigError, OlmixError
 from olmix.faces.config import Params, load_params
@@ -46,6 +45,7 @@ class Checked:
     short: int
     one_of: int
     unsearched: tuple[str, ...]
+    without_text: tuple[str, ...]
 
     @property
     def failed(self) -> bool:
@@ -61,6 +61,7 @@ class Checked:
             "passages_too_short": self.short,
             "documents_compared": f"1 of {self.one_of}",
             "not_searched_for_passages": list(self.unsearched),
+            "tasks_without_text": list(self.without_text),
         }
         return {"findings": [finding.to_json() for finding in self.findings], "checked": checked}
 
@@ -77,6 +78,8 @@ class Checked:
         )
         if self.one_of > 1:
             lines.append(f"Copies of documents are estimates, from one document of {self.one_of}")
+        if self.without_text:
+            lines.append(f"Tasks without text here are not looked for: {', '.join(self.without_text)}")
         if self.unsearched:
             lines.append(f"Token arrays are not searched for text of tasks: {', '.join(self.unsearched)}")
         return "\n".join(lines)
@@ -86,7 +89,7 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
     """Check the entries `names`, or all; raises ConfigError for one that is not there."""
     params = load_params()
     tokenizer = params.load_tokenizer()
-    tasks, passages, short = _passages(params)
+    passages = _passages(params)
     bound = Bound()
     findings: list[Finding] = []
     found: dict[str, Examined] = {}
@@ -102,7 +105,7 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
             listed, corpus = _listed(domain)
         except OlmixError as error:
             return error
-        return _Read(listed, corpus, *examine(listed, domain.reading, passages, bound, readers, report))
+        return _Read(listed, corpus, *examine(listed, domain.reading, passages.texts, bound, readers, report))
 
     with ProgressDisplay(f"check {len(entries)} domains", "shards", "bytes") as display:
         was_read = together(read, list(entries.values()), workers, display)
@@ -113,7 +116,7 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
         listed, corpus, each, whole = what
         counted += len(listed)
         found[name] = whole
-        unsearched += [name] if passages and listed[0].kind.tokens else []
+        unsearched += [name] if passages.texts and listed[0].kind.tokens else []
         for shard in listed:
             content = each[shard.name].content
             if each[shard.name].problem is None and content.documents:
@@ -124,11 +127,20 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
             findings += of_manifests(domain, whole, manifests, domains[name])
     findings += duplicated_shards(shards)
     findings += duplicates(found, domains, bound)
-    findings += contamination(found, domains, tasks)
+    findings += contamination(found, domains, passages.tasks)
     order = {ERROR: 0, WARNING: 1}
     findings.sort(key=lambda finding: order[finding.severity])
     documents = sum(sum(whole.documents.values()) for whole in found.values())
-    return Checked(tuple(findings), counted, documents, len(passages), short, bound.of, tuple(unsearched))
+    return Checked(
+        findings=tuple(findings),
+        shards=counted,
+        documents=documents,
+        passages=len(passages.texts),
+        short=passages.short,
+        one_of=bound.of,
+        unsearched=tuple(unsearched),
+        without_text=tuple(passages.without),
+    )
 
 
 class _Read(NamedTuple):
@@ -143,26 +155,38 @@ class _Read(NamedTuple):
 def _listed(domain: DomainSource) -> tuple[list[Shard], Corpus | None]:
     """The shards of an entry, and the corpus when they lie elsewhere."""
     if not is_corpus(domain.folder):
-        return list_shards(domain.folder, link_is_allowed, domain.reading.format), None
+        return shards_here(domain, link_is_allowed), None
     corpus = read_corpus(domain.folder)
-    below = Path(corpus.root).resolve()
-    return list_shards(corpus.root, lambda target: target.is_relative_to(below), domain.reading.format), corpus
+    return shards_of(domain, corpus.root), corpus
 
 
-def _passages(params: Params) -> tuple[list[str], list[str], int]:
-    """The task and the text of each passage that is long enough to be looked for, and how many are not."""
-    tasks, passages, short = [], [], 0
+class _Passages(NamedTuple):
+    """The task and the text of each passage that is looked for, how many are too short for that, and the tasks that
+    hold no text."""
+
+    tasks: list[str]
+    texts: list[str]
+    short: int
+    without: list[str]
+
+
+def _passages(params: Params) -> _Passages:
     if params.proxy.external:
-        return [], [], 0
-    for task in params.tasks.names:
-        path = params.task_path(task)
+        return _Passages([], [], 0, params.tasks.names)
+    found = _Passages([], [], 0, [])
+    short = 0
+    for name in params.tasks.names:
+        path = params.task_path(name)
         if not path.exists():
             raise ConfigError(f"{path}: no such task; add the file or take it out of params.yaml: tasks.families")
-        for prompt, continuation in read_task(path).items:
+        task = read_task(path)
+        if not task.items:
+            found.without.append(name)
+        for prompt, continuation in task.items:
             passage = (prompt + continuation).strip()
             if len(passage) < SHORTEST:
                 short += 1
-            elif passage not in passages:
-                tasks.append(task)
-                passages.append(passage)
-    return tasks, passages, short
+            elif passage not in found.texts:
+                found.tasks.append(name)
+                found.texts.append(passage)
+    return found._replace(short=short)

@@ -93,21 +93,26 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
     if location[:1] == ["domains"] and location[2:] == ["description"]:
         return f"{key}: descriptions stand together under the key `descriptions`, where an edit re-runs nothing"
     if error["type"] == "extra_forbidden":
-        if location[0] == "proxy" and location[-1] in Size.__dataclass_fields__:
-            return (
-                f"{key}: stands under proxy.size now; write size: {{layers: ..., heads: ..., width: ..., hidden: ...}}"
-            )
-        close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1)
-        return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")
+        return f"{key}: {_unknown(location, model)}"
     if location == ["proxy"] and error["input"] == "external":
         return "proxy: external is a key of it; write `external: true` under proxy, beside the other keys"
     if error["type"] == "missing":
-        return f"{key}: missing; add it"
+        return f"{key}: missing; " + ("dvc.yaml names it, write `sources: {}`" if key == "sources" else "add it")
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:] if error["type"] != "value_error" else message
     shown = error["input"]
     given = f" (it is {shown!r})" if isinstance(shown, str | int | float | bool) and repr(shown) not in message else ""
     return f"{key}: {message}{given}" if key else f"{message}{given}"
+
+
+def _unknown(location: list[Any], model: type[BaseModel]) -> str:
+    """What to say of a key that is not known."""
+    if location[0] == "proxy" and location[-1] in Size.__dataclass_fields__:
+        return "stands under proxy.size now; write size: {layers: ..., heads: ..., width: ..., hidden: ...}"
+    if location[0] == "domains" and location[-1] == "partition_by":
+        return "shards that hold several domains stand under `sources`, beside `domains`"
+    close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1)
+    return "unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")
 
 
 def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:

@@ -308,7 +308,7 @@ def _number(text: str, option: str) -> float:
 
 def main() -> None:
     """The console script."""
-    run(_main)
+    run(_main, "what was finished is kept, the same command goes on from there")
 
 
 def _main() -> int:

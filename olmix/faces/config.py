@@ -317,7 +317,7 @@ class Params(Section):
 
     domains: dict[Name, DomainConfig] = Field(default_factory=dict)
     """The domains, by name."""
-    sources: dict[Name, SourceConfig] = Field(default_factory=dict)
+    sources: dict[Name, SourceConfig]
     """Shards that hold several domains each, by the name of the source: every topic is a domain."""
     descriptions: dict[Name, str] = Field(default_factory=dict)
     """What people call the domains; cosmetic, nothing re-runs."""

@@ -11,8 +11,13 @@ from olmix.errors import OlmixError
 OK, ERROR, SOMETHING_TO_DO, INTERRUPTED = 0, 1, 2, 130
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit: its own code, 1 after the line of an OlmixError, 130 when interrupted."""
+def run(
+    main: Callable[[], int | None], kept: str = "what was finished is in the journal, dvc repro goes on from there"
+) -> None:
+    """Call `main` and exit: its own code, 1 after the line of an OlmixError, 130 when interrupted.
+
+    `kept` says what an interrupt does not lose.
+    """
     try:
         code = main() or OK
         sys.stdout.flush()
@@ -21,9 +26,7 @@ def run(main: Callable[[], int | None]) -> None:
         code = ERROR
     except KeyboardInterrupt as interrupt:
         goes_on = "".join(f"; {part}" for part in interrupt.args if part)
-        print(
-            f"interrupted; what was finished is in the journal, dvc repro goes on from there{goes_on}", file=sys.stderr
-        )
+        print(f"interrupted; {kept}{goes_on}", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough

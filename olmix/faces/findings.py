@@ -57,41 +57,45 @@ def of_shards(
         numbers: dict[str, Any] = {"shard": shard.name}
         if now.problem is not None:
             old = rows.get(shard.name) or recorded.get(shard.name, ("", Content()))[1]
-            lost = f"; {old.documents:,} documents were read there before" if old.documents else ""
+            lost = f"; {_documents(old.documents)} were read there before" if old.documents else ""
             findings.append(Finding(ERROR, "unreadable", domain.name, f"{now.problem}{lost}", numbers))
             continue
         stamp, before = recorded.get(shard.name, ("", None))
         if stamp == shard.stamp and before is not None and before != now.content:
             text = (
-                f"{shard.place}: changed though its size, time and inode did not ({before.documents:,} documents, now "
+                f"{shard.place}: changed though its size, time and inode did not ({_documents(before.documents)}, now "
                 f"{now.content.documents:,}): a disk that forgets? {_redo(domain, corpus, full=True)}"
             )
             findings.append(Finding(ERROR, "silent-change", domain.name, text, numbers))
         elif corpus is not None and shard.name not in rows:
-            text = f"{shard.place}: new; {now.content.documents:,} documents count when {_redo(domain, corpus)}"
+            text = f"{shard.place}: new; {_documents(now.content.documents)} count when {_redo(domain, corpus)}"
             findings.append(Finding(WARNING, "new-shard", domain.name, text, numbers))
         elif corpus is not None and rows[shard.name] != now.content:
             was, size = rows[shard.name], sizes[shard.name]
             cut = f"truncated, {shard.size:,} of {size:,} bytes" if shard.size < size else "changed"
             text = (
-                f"{shard.place}: {cut}: {was.documents:,} documents, now {now.content.documents:,}; the domain is "
+                f"{shard.place}: {cut}: {_documents(was.documents)}, now {now.content.documents:,}; the domain is "
                 f"another when {_redo(domain, corpus)}"
             )
             kind = "truncated" if shard.size < size else "changed"
             findings.append(Finding(ERROR, kind, domain.name, text, numbers))
     names = {shard.name for shard in shards}
     for name in sorted(set(rows) - names):
-        text = f"{domain.folder}: shard {name} of the manifest is gone, {rows[name].documents:,} documents with it"
+        text = f"{domain.folder}: shard {name} of the manifest is gone, {_documents(rows[name].documents)} with it"
         findings.append(Finding(ERROR, "missing", domain.name, text, {"shard": name}))
     if corpus is not None:
         findings += _of_kept(domain, corpus)
     return findings
 
 
+def _documents(count: int) -> str:
+    return f"{count:,} {'document' if count == 1 else 'documents'}"
+
+
 def _redo(domain: DomainSource, corpus: Corpus | None, full: bool = False) -> str:
     if corpus is not None:
-        return f"olmix scan {domain.name}{' --full' if full else ''} has run"
-    return f"remove .olmix/scan/{domain.name}.sqlite and run dvc repro"
+        return f"olmix scan {domain.name} {'--full reads it again' if full else 'has run'}"
+    return "touch it if this is what it should hold; else remove it, and dvc checkout or a backup brings back the other"
 
 
 def _rows_of(corpus: Corpus) -> dict[str, Content]:
@@ -124,7 +128,7 @@ def of_manifests(
         return []
     before, now = sum(m["documents"] for m in recorded), whole.content.documents
     text = (
-        f"{domain.folder}: is not what build/ was made from ({before:,} documents, now {now:,}); dvc repro prepares "
+        f"{domain.folder}: is not what build/ was made from ({_documents(before)}, now {now:,}); dvc repro prepares "
         f"{domain.name} again and trains what follows (olmix plan says how much)"
     )
     return [Finding(WARNING, "stale", domain.name, text, {"documents_before": before, "documents": now})]
@@ -136,7 +140,7 @@ def duplicated_shards(shards: Mapping[tuple[int, int], list[str]]) -> list[Findi
     for (_, documents), places in sorted(shards.items(), key=lambda item: item[1]):
         if len(places) > 1:
             more = f" and {len(places) - 4} more" if len(places) > 4 else ""
-            text = f"{' = '.join(places[:4])}{more}: the same {documents:,} documents; they count {len(places)} times"
+            text = f"{' = '.join(places[:4])}{more}: the same {_documents(documents)}; they count {len(places)} times"
             numbers = {"shards": places, "documents": documents}
             findings.append(Finding(WARNING, "duplicate-shard", places[0].rpartition("/")[0], text, numbers))
     return findings
@@ -160,7 +164,7 @@ def duplicates(found: Mapping[str, Examined], domains: Mapping[str, Mapping[str,
     for (a, b), count in sorted(shared.items(), key=lambda item: (-item[1], item[0])):
         n = count * bound.of
         text = (
-            f"{a}, {b}: {about}{n:,} documents stand in both ({n / sizes[a]:.2%} of {a}, {n / sizes[b]:.2%} of {b}): "
+            f"{a}, {b}: {about}{_documents(n)} stand in both ({n / sizes[a]:.2%} of {a}, {n / sizes[b]:.2%} of {b}): "
             "a mixture reads them more often than either limit allows"
         )
         findings.append(Finding(WARNING, "shared-documents", a, text, {"other": b, "documents": n}))
@@ -183,7 +187,7 @@ def contamination(
                 documents = max(count for passage, count in counts.items() if tasks[passage] == task)
                 text = (
                     f"{name}: holds {items:,} of the {sizes[task]:,} passages of task {task} word for word (one of "
-                    f"them in {documents:,} documents): proxies that read {name} look better at it than they are; take "
+                    f"them in {_documents(documents)}): proxies that read {name} look better at it than they are; take "
                     "those documents out of the domain or the passages out of the task"
                 )
                 numbers = {"task": task, "passages": items, "of": sizes[task], "documents": documents}

@@ -53,7 +53,9 @@ class PlanView:
     def settled(self) -> bool:
         """The mixture for this dataset is accepted, and nothing behind the plan is stale: no run to announce."""
         behind = [
-            s for s in self.stale or () if s != "plan" and not s.startswith("prepare@") and not s.endswith(".dvc")
+            stage
+            for stage in self.stale or ()
+            if stage != "plan" and not stage.startswith(("prepare@", "partition@")) and not stage.endswith(".dvc")
         ]
         return self.accepted and self.same_plan and not behind
 

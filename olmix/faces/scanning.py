@@ -79,5 +79,5 @@ def scan_text(scanned: Mapping[str, CorpusScan]) -> str:
             rows.append([label, f"{content.documents:,}", size, kept, to_hex(content.digest)])
     text = table(["domain", "documents", "size", "kept", "digest"], rows)
     shards, read = (sum(getattr(found, what) for found in scanned.values()) for what in ("shards", "read"))
-    folders = ", ".join(scanned)
+    folders = ", ".join(str(found.folder) for found in scanned.values())
     return f"{text}\n\n{shards:,} shards, {read:,} read now; commit {folders} (dvc add, or git), then dvc repro"
