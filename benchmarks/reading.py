@@ -41,7 +41,7 @@ from rich.table import Table
 
 from olmix.core.digest import document_digest
 from olmix.core.seeds import generator
-from olmix.data.corpus import scan_corpus
+from olmix.data.corpus_scan import scan_corpus
 from olmix.data.manifest import prepare
 from olmix.data.memory import Memory
 from olmix.data.parallel import Readers

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix.data import arrays
-from olmix.data.arrays import count_tokens, read_tokens_of
+from olmix.data.arrays import read_header, read_tokens_of
 from olmix.data.memory import Memory
 from olmix.data.parallel import Readers
 from olmix.data.reading import Piece, Reading
@@ -73,7 +73,7 @@ def test_every_layout_holds_the_same_documents(
             shard = only(root / name)
             assert Counter(documents_of(shard, reading)) == as_bytes(documents), name
             closing = 0 if name.endswith("open") else len(documents)
-            assert count_tokens(shard, reading).tokens == sum(map(len, documents)) + closing
+            assert read_header(shard, reading).ids == sum(map(len, documents)) + closing
     finally:
         arrays.CHUNK = before
 
@@ -83,7 +83,7 @@ def test_empty_documents_and_an_open_end(tmp_path: Path) -> None:
     (tmp_path / "a/a.npy").write_bytes(np.array([END, 1, 2, END, END, 3], "<u2").tobytes())
     found = documents_of(only(tmp_path / "a"), U2)
     assert Counter(found) == as_bytes([[], [1, 2], [], [3]])
-    assert count_tokens(only(tmp_path / "a"), U2).tokens == 6
+    assert read_header(only(tmp_path / "a"), U2).ids == 6
 
 
 @pytest.mark.parametrize("name", ["megatron", "megatron, cut", "datatrove"])
@@ -101,14 +101,14 @@ def test_one_closing_id_is_taken_off_and_no_more(tmp_path: Path, name: str, monk
 
 def test_counting_reads_no_ids(tmp_path: Path) -> None:
     write_raw(tmp_path / "a.npy", [[60000]], END)
-    assert count_tokens(only(tmp_path), U2).tokens == 2
+    assert read_header(only(tmp_path), U2).ids == 2
 
 
 def test_a_real_npy_is_told_from_a_raw_one(tmp_path: Path) -> None:
     write_npy(tmp_path / "real/a.npy", [[1, 2]], END, "<u2")
     write_raw(tmp_path / "raw/a.npy", [[1, 2]], END)
-    assert count_tokens(only(tmp_path / "real"), U2) == (3, True)
-    assert count_tokens(only(tmp_path / "raw"), U2) == (3, False)
+    assert read_header(only(tmp_path / "real"), U2) == (3, True)
+    assert read_header(only(tmp_path / "raw"), U2) == (3, False)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,16 @@ def test_who_gives_a_real_npy_is_told_so(tmp_path: Path, real: int, raw: int, no
     notes = [progress.note for progress in said if progress.note]
     assert len(notes) == bool(note)
     assert all(f"{tmp_path}/d/{note}" in told for told in notes)
+
+
+def test_tokens_do_not_depend_on_whether_a_file_closes_its_documents(tmp_path: Path) -> None:
+    found = {}
+    for name, (write, file, reading) in LAYOUTS.items():
+        write(tmp_path / name / file, DOCS)
+        with Memory(tmp_path / f"{name}.sqlite", "way", 0) as memory:
+            found[name] = scan(list_shards(tmp_path / name, lambda _: True), reading, memory, Readers(1))[""]
+    assert set(found.values()) == {found["npy"]}
+    assert (found["npy"].documents, found["npy"].tokens) == (2, 7)
 
 
 def test_another_dtype_is_other_documents(tmp_path: Path) -> None:

@@ -151,6 +151,32 @@ def test_a_corpus_elsewhere_is_held_against_its_manifest(project: Project, tmp_p
     assert "60 documents, now 30; the domain is another when olmix scan web has run" in checked.to_text()
 
 
+def test_shards_that_only_moved_are_a_warning_and_other_settings_say_so(project: Project, tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    shutil.move(project.root / "data/web", root)
+    (root / "none.jsonl").write_text('{"text": "left out", "kind": "d"}\n')
+    for path in root.glob("part-*"):
+        path.write_bytes(path.read_bytes().replace(b'{"text"', b'{"kind": "b", "text"'))
+    params = project.params
+    params["domains"]["web"]["where"] = {"kind": ["b", "c"]}
+    project.params = params
+    scan_entries(["web"], str(root), full=False, workers=1)
+    assert found(check(["web"], 1)) == []
+    params["domains"]["web"]["where"] = {"kind": ["c", "b"]}
+    project.params = params
+    assert found(check(["web"], 1)) == []
+    (root / "none.jsonl").rename(root / "some.jsonl")
+    (root / "part-00.jsonl").rename(root / "part-99.jsonl")
+    checked = check(["web"], 1)
+    assert found(checked) == [("warning", "moved", "web")]
+    assert "data/web: shards were renamed, or documents moved between them; the domain is the same" in checked.to_text()
+    params["domains"]["web"]["where"] = {"kind": "b"}
+    project.params = params
+    checked = check(["web"], 1)
+    assert found(checked) == [("error", "unreadable", "web")]
+    assert "was scanned with other settings than params.yaml: domains.web now has" in checked.to_text()
+
+
 def test_token_arrays_say_that_they_are_not_searched(project: Project) -> None:
     shutil.rmtree(project.root / "data/web")
     write_megatron(project.root / "data/web/w.bin", [[1, 2, 3], [4], [1, 2, 3]], 256)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -12,9 +15,11 @@ import orjson
 import pytest
 import yaml
 
+from olmix.data import corpus_scan
 from olmix.data import memory as memory_module
 from olmix.data import scan as scan_module
-from olmix.data.corpus import MANIFEST, read_corpus, scan_corpus
+from olmix.data.corpus import MANIFEST, Kept, read_corpus
+from olmix.data.corpus_scan import scan_corpus
 from olmix.data.manifest import prepare
 from olmix.data.parallel import Readers
 from olmix.data.reading import Piece, Reading
@@ -67,8 +72,8 @@ def test_a_corpus_elsewhere_is_the_same_domain_as_its_shards_here(tmp_path: Path
     shutil.rmtree(root)
     assert prepared(tmp_path / "web") == here, "the root is not needed to prepare"
     corpus = read_corpus(tmp_path / "web")
-    assert corpus.table()["documents"].to_list() == [20, 20, 20]
-    assert corpus.table()["name"].to_list() == ["part-0.jsonl", "part-1.jsonl", "part-2.jsonl"]
+    found = {name: topics[""].documents for name, topics in corpus.by_shard().items()}
+    assert found == {"part-0.jsonl": 20, "part-1.jsonl": 20, "part-2.jsonl": 20}
 
 
 def test_the_root_is_no_part_of_the_identity(tmp_path: Path) -> None:
@@ -239,3 +244,148 @@ def test_the_manifest_is_yaml_that_reads_well(tmp_path: Path) -> None:
     assert content["content"]["all"]["documents"] == 60
     assert text.startswith("# A corpus that lies elsewhere. `olmix scan web`")
     assert text.splitlines()[-3].startswith("  part-0.jsonl,")
+
+
+def test_a_scan_never_touches_what_it_did_not_write(tmp_path: Path) -> None:
+    own = write(tmp_path / "web")
+    before = files(own)
+    for root, message in (
+        (own, r"web: the domain's folder, .*/web, lies there; keep the two apart"),
+        (tmp_path, r"the domain's folder, .*/web, lies there"),
+        (own / "kept", r"the domain's folder, .*/web, lies there"),
+        (
+            write(tmp_path / "disk"),
+            r"part-0\.jsonl: the folder of a corpus that lies elsewhere holds manifest\.yaml and",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            scan(own, root)
+        assert files(own) == before
+    (tmp_path / "web2/kept").mkdir(parents=True)
+    (tmp_path / "web2/kept/good.jsonl.zst").write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"kept/good\.jsonl\.zst: the folder of a corpus"):
+        scan(tmp_path / "web2", tmp_path / "disk")
+    assert files(tmp_path / "web2") == {"kept/good.jsonl.zst": b"mine"}
+
+
+def test_a_scan_that_fails_while_it_writes_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write(tmp_path / "disk")
+    (tmp_path / "web").mkdir()
+
+    def fail(*_: object) -> None:
+        raise DataError("manifest.yaml: cannot be written: No space left on device")
+
+    for _ in range(2):
+        before = files(tmp_path / "web")
+        with monkeypatch.context() as patch, pytest.raises(DataError, match="No space left"):
+            patch.setattr(corpus_scan, "write_bytes", fail)
+            scan(tmp_path / "web", root)
+        assert files(tmp_path / "web") == before
+        scan(tmp_path / "web", root)
+        write(root, [*DOCUMENTS, "one more"])
+
+
+def test_a_kill_between_the_manifest_and_the_documents_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write(tmp_path / "disk")
+    scan(tmp_path / "web", root)
+    write(root, [*DOCUMENTS, "one more"])
+
+    class KilledError(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Path, "replace", die)
+        patch.setattr(corpus_scan, "write_bytes", lambda path, content: path.write_bytes(content))
+        patch.setattr(corpus_scan, "_write_kept", lambda *_: Kept(61, 7))
+        scan(tmp_path / "web", root)
+    with pytest.raises(DataError, match=r"60 documents that are not the 61 of manifest\.yaml"):
+        prepared(tmp_path / "web", 5)
+    scan(tmp_path / "web", root)
+    prepared(tmp_path / "web", 5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("documents: 60", "documents: 6000"),
+        ("documents: 60", "documents: 0"),
+        ("documents: 60", "documents: -60"),
+        ("documents: 60", "documents: 60.0"),
+        ("bytes: ", "bytes: 1"),
+        ("bytes: ", "bytes: many # "),
+        ("tokens: 0", "tokens: true"),
+        ("part-1.jsonl,", "part-1.jsonl,9,"),
+        (",20,", ",21,"),
+        ("content:\n  all:", "content: {}\nmore:\n  all:"),
+        ("  part-2.jsonl", "<<<<<<< HEAD\n  part-2.jsonl"),
+    ],
+)
+def test_an_edited_manifest_is_one_clear_line(tmp_path: Path, old: str, new: str) -> None:
+    scan(tmp_path / "web", write(tmp_path / "disk"))
+    path = tmp_path / "web" / MANIFEST
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(OlmixError, match=r"manifest\.yaml") as error:
+        prepared(tmp_path / "web")
+    assert "\n" not in str(error.value)
+    with pytest.raises(OlmixError, match=r"manifest\.yaml"):
+        read_corpus(tmp_path / "web")
+
+
+@pytest.mark.parametrize(
+    ("topics", "message"),
+    [
+        (("Art", "art"), r"topics 'Art' and 'art' would both be the domain web-art"),
+        (("数学",), r"topic '数学' has no letter of a-z and no digit"),
+        (("a\x07b",), r"s\.jsonl:1: field 'topic' of partition_by holds 'a\\x07b', which names no topic"),
+        (("a\u2028b",), r"s\.jsonl:1: field 'topic' of partition_by holds 'a\\u2028b', which names no topic"),
+    ],
+)
+def test_topics_that_name_no_domain_end_the_scan_before_it_writes(
+    tmp_path: Path, topics: Sequence[str], message: str
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/s.jsonl").write_bytes(lines(DOCUMENTS, topics))
+    with pytest.raises(DataError, match=message):
+        scan(tmp_path / "web", tmp_path / "disk", reading=Reading(partition_by="topic"))
+    assert not (tmp_path / "web").exists()
+
+
+def test_a_shard_that_where_leaves_empty_has_a_row(tmp_path: Path) -> None:
+    root = write(tmp_path / "disk")
+    (root / "none.jsonl").write_bytes(lines(["left out"], ("b",)))
+    reading = Reading(where=(("topic", ("a",)),))
+    scan(tmp_path / "web", root, reading=reading)
+    corpus = read_corpus(tmp_path / "web")
+    assert corpus.by_shard()["none.jsonl"] == {}
+    assert corpus.content[""].documents == 60
+
+
+def test_a_file_url_is_looked_at_as_a_file(tmp_path: Path) -> None:
+    root = write(tmp_path / "disk")
+    assert scan(tmp_path / "web", f"file://{root}") == 3
+    assert scan(tmp_path / "web", None) == 0
+    shard = root / "part-1.jsonl"
+    stamp = shard.stat()
+    other = tmp_path / "other"
+    other.write_bytes(shard.read_bytes().replace(b"document", b"DOCUMENT"))
+    os.utime(other, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    other.replace(shard)
+    assert scan(tmp_path / "web", None) == 1
+
+
+def test_a_web_server_is_read_and_trusted_as_far_as_it_says(tmp_path: Path) -> None:
+    root = write(tmp_path / "disk")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(root))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        assert scan(tmp_path / "web", url) == 3
+        scan(tmp_path / "web2", root)
+        assert read_corpus(tmp_path / "web").content == read_corpus(tmp_path / "web2").content
+        server.shutdown()
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:\d+/: "):
+        scan(tmp_path / "web", url)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ import pytest
 from olmix.core.digest import document_digest
 from olmix.data import memory as memory_module
 from olmix.data.content import WHOLE, Content
-from olmix.data.memory import HASH_BYTES, Kept, Memory
+from olmix.data.memory import HASH_BYTES, DamagedMemoryError, Kept, Memory, healed, recorded
 from olmix.data.shards import KINDS, Shard
+from olmix.errors import DataError
 
 
 def shard(name: str, stamp: str = "1") -> Shard:
@@ -101,9 +105,74 @@ def test_what_was_read_another_way_or_is_damaged_is_read_again(
     if damage == "bytes":
         path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     if damage == "version":
-        monkeypatch.setattr(memory_module, "VERSION", "2")
+        monkeypatch.setattr(memory_module, "VERSION", "another")
     with Memory(path, "other" if damage == "another way" else "way", 100) as memory:
         assert memory.known([shard("a")]) == {}
+
+
+@pytest.mark.parametrize("damage", ["a byte", "a row"])
+def test_documents_that_are_not_what_was_written_are_read_again(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "m.sqlite"
+    calls = []
+
+    def read(memory: Memory) -> list[bytes]:
+        calls.append(memory)
+        if not memory.known([shard("a")]):
+            key = memory.begin(shard("a"))
+            memory.keep(key, kept([b"one text", b"another text"]))
+            memory.finish(key, {WHOLE: Content(7, 2, 20)})
+        memory.holds(WHOLE, 2)
+        return list(memory.documents())
+
+    with Memory(path, "way", 100) as memory:
+        before = read(memory)
+    if damage == "a byte":
+        path.write_bytes(path.read_bytes().replace(b"another text", b"another next"))
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as base:
+            base.execute("delete from documents where document = ?", (b"one text",))
+            base.commit()
+    with Memory(path, "way", 100) as memory:
+        with pytest.raises(DamagedMemoryError, match=r"m\.sqlite: damaged"):
+            read(memory)
+        assert healed(memory, partial(read, memory)) == before
+    assert len(calls) == 4
+
+
+def test_a_memory_that_cannot_be_written_is_kept_and_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.sqlite"
+    with Memory(path, "way", 100) as memory:
+        memory.finish(memory.begin(shard("a")), {WHOLE: Content(7, 1, 1)})
+    before = path.read_bytes()
+
+    def fail(self: Memory) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"m\.sqlite: cannot be written \(database or"):
+        patch.setattr(Memory, "_connect", fail)
+        Memory(path, "way", 100).__enter__()
+    assert path.read_bytes() == before
+
+
+def test_looking_at_a_memory_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "m.sqlite"
+    assert recorded(path, "way") == {}
+    with Memory(path, "way", 100) as memory:
+        memory.finish(memory.begin(shard("a")), {"x": Content(7, 1, 1), "y": Content(1, 2, 3)})
+    before = path.read_bytes()
+    assert recorded(path, "way") == {"a": ("1", Content(8, 3, 4))}
+    assert recorded(path, "another way") == {}
+    assert path.read_bytes() == before
+    path.write_bytes(b"garbage")
+    assert recorded(path, "way") == {}
+
+
+def test_a_shard_without_a_stamp_is_read_again(tmp_path: Path) -> None:
+    with Memory(tmp_path / "m.sqlite", "way", 100) as memory:
+        memory.finish(memory.begin(shard("a", "")), {WHOLE: Content(7, 1, 1)})
+        assert memory.known([shard("a", "")]) == {}
 
 
 def test_what_was_finished_before_an_error_is_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -15,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix.core.digest import MODULUS
+from olmix.data import jsonl, parallel
 from olmix.data import memory as memory_module
-from olmix.data import parallel
 from olmix.data import scan as scan_module
+from olmix.data import shards as shards_module
 from olmix.data.content import Content
 from olmix.data.manifest import manifest_is_current, prepare, scan_entry
 from olmix.data.parallel import Readers, together
@@ -250,6 +252,44 @@ def test_a_piece_with_many_documents_hands_them_over_in_files(tmp_path: Path, mo
     assert found.files and not found.kept
     assert list(found.documents()) == list(at_once.documents())
     assert not any(Path(name).exists() for name in found.files)
+
+
+def test_a_disk_that_fills_or_fails_is_one_clear_line(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jsonl(tmp_path / "a/s.jsonl", DOCUMENTS)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(DataError, match=r"a\.reading: cannot be written: No space left"),
+    ):
+        patch.setattr(scan_module, "RETURNED", 1)
+        patch.setattr(scan_module.tempfile, "mkstemp", full)
+        prepared(tmp_path / "a", tokenizer)
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"s\.jsonl: cannot be read: Stale file handle"):
+        patch.setattr(jsonl, "lines_of", stale)
+        prepared(tmp_path / "a", tokenizer)
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"a: cannot be listed: No space left"):
+        patch.setattr(shards_module.os, "scandir", full)
+        prepared(tmp_path / "a", tokenizer)
+    assert not (tmp_path / "manifests").exists()
+    prepared(tmp_path / "a", tokenizer)
+
+
+def test_a_damaged_memory_is_read_again_and_changes_nothing(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_jsonl(tmp_path / "a/s.jsonl", DOCUMENTS)
+    before = prepared(tmp_path / "a", tokenizer)
+    memory = tmp_path / "scan/a.sqlite"
+    assert b"gamma" in memory.read_bytes()
+    memory.write_bytes(memory.read_bytes().replace(b"gamma", b"gam\xffa"))
+    assert prepared(tmp_path / "a", tokenizer, 10**5) == before
+    assert b"gamma" in memory.read_bytes()
 
 
 def test_a_scan_that_is_cut_off_goes_on_behind_the_shards_it_finished(

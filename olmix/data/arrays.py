@@ -47,18 +47,24 @@ class _Layout:
     ends: NDArray[np.int64] | None
 
 
-class Counted(NamedTuple):
+class Header(NamedTuple):
     """Ids in a shard, and whether it is a `.npy` with numpy's header, which the files of dolma and OLMo lack."""
 
-    tokens: int
+    ids: int
     real_npy: bool
 
 
-def count_tokens(shard: Shard, reading: Reading) -> Counted:
-    """Count the ids in a shard by headers and sizes alone; raises DataError when they do not fit each other."""
+def read_header(shard: Shard, reading: Reading) -> Header:
+    """What headers and sizes alone say of a shard; raises DataError when they do not fit each other."""
     with shard.open() as file:
         layout = _layout(shard, reading, file)
-    return Counted(layout.count, shard.kind.name == "npy" and layout.start > 0)
+    return Header(layout.count, shard.kind.name == "npy" and layout.start > 0)
+
+
+def tokens_of(documents: int, size: int) -> int:
+    """Tokens of documents that hold `size` bytes of 32-bit ids: each is closed by one more, whether its file has that
+    one or not."""
+    return size // 4 + documents
 
 
 def read_tokens_of(piece: Piece, reading: Reading) -> Iterator[Batch]:

@@ -70,12 +70,12 @@ def _new_zstandard() -> Any:
 def _unpacked(shard: Shard, file: IO[bytes], what: str, new: Callable[[], _Stream]) -> Iterator[bytes]:
     """The content in blocks: members or frames follow each other."""
     stream: _Stream | None = None
-    size = 0
+    size = members = 0
     try:
         while chunk := file.read(PACKED):
             while chunk:
                 if stream is None:
-                    if what == "gzip" and not chunk.strip(b"\0"):
+                    if what == "gzip" and members and not chunk.strip(b"\0"):
                         break  # tapes and block devices pad with zeros
                     stream = new()
                 block = stream.decompress(chunk)
@@ -84,7 +84,7 @@ def _unpacked(shard: Shard, file: IO[bytes], what: str, new: Callable[[], _Strea
                     yield block
                 chunk = stream.unused_data if stream.eof else b""
                 if stream.eof:
-                    stream = None
+                    stream, members = None, members + 1
     except Exception as error:
         if isinstance(error, DataError):
             raise

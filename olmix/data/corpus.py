@@ -9,49 +9,38 @@ another scan, and says so.
 from __future__ import annotations
 
 import io
-import shutil
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import orjson
 import polars as pl
-import yaml
 import zstandard
 
-from olmix.core.digest import MODULUS, document_digest, from_hex, to_hex
-from olmix.data.content import WHOLE, Content, Topics, add_topics
-from olmix.data.memory import Memory
-from olmix.data.parallel import Readers
-from olmix.data.scan import scan_shards
-from olmix.data.shards import KINDS, Kind, Shard, list_shards
+from olmix.core.digest import MODULUS, document_digest, from_hex
+from olmix.data.content import WHOLE, Content, add_topics
+from olmix.data.shards import KINDS, Kind, Shard, list_shards, local_path
 from olmix.data.source import DomainSource
 from olmix.errors import DataError, OlmixError
-from olmix.files import read_yaml, write_atomically, write_bytes
-from olmix.progress import Report, silent
+from olmix.files import read_yaml
 
 MANIFEST = "manifest.yaml"
 KEPT = "kept"
+KEPT_SUFFIX = ".jsonl.zst"
 # How the topic of a corpus that is not partitioned is written.
-_ALL = "all"
-_HEADING = (
-    "# A corpus that lies elsewhere. `olmix scan {name}` writes this file and kept/; only the root is yours to edit:\n"
-    "# where the data lies is no part of what it is.\n"
-)
-_COLUMNS = ("name", "size", "topic", "digest", "documents", "bytes", "tokens")
-# A document may be a book; a line that is longer than this is no document of ours.
-_LONGEST_LINE = 1 << 31
+ALL = "all"
+COLUMNS = ("name", "size", "topic", "digest", "documents", "bytes", "tokens")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The documents in `kept/` of a topic: how many, their additive digest, and whether they are all of them."""
+    """The documents in `kept/` of a topic: how many, and their additive digest."""
 
     documents: int
     digest: int
-    whole: bool
 
 
 @dataclass(frozen=True)
@@ -66,10 +55,26 @@ class Corpus:
     kept: dict[str, Kept]
     shards: str
 
-    def table(self) -> pl.DataFrame:
-        """The shards' names, sizes and contents, a row for each topic of a shard."""
-        schema = {c: pl.String if c in ("name", "topic", "digest") else pl.Int64 for c in _COLUMNS}
-        return pl.read_csv(io.StringIO(self.shards), schema=schema).with_columns(pl.col("topic").fill_null(""))
+    def is_whole(self, topic: str) -> bool:
+        """Whether all documents of a topic are kept."""
+        return self.kept[topic].documents == self.content[topic].documents
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each shard, by name."""
+        return {row["name"]: row["size"] for row in self._rows()}
+
+    def by_shard(self) -> dict[str, dict[str, Content]]:
+        """The content of each shard by topic; nothing of a shard that holds no document that is read."""
+        found: dict[str, dict[str, Content]] = {}
+        for row in self._rows():
+            part = Content(from_hex(row["digest"], row["name"]), *_counts(row, "documents", "bytes", "tokens"))
+            found.setdefault(row["name"], {}).update({row["topic"]: part} if part.documents else {})
+        return found
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        schema = {c: pl.String if c in ("name", "topic", "digest") else pl.Int64 for c in COLUMNS}
+        table = pl.read_csv(io.StringIO(self.shards), schema=schema).with_columns(pl.col("topic").fill_null(""))
+        return table.iter_rows(named=True)
 
 
 def is_corpus(folder: Path) -> bool:
@@ -78,115 +83,56 @@ def is_corpus(folder: Path) -> bool:
 
 
 def read_corpus(folder: Path) -> Corpus:
-    """Read `manifest.yaml`; raises ConfigError or DataError in one line when it is not what `olmix scan` writes."""
+    """Read `manifest.yaml`; raises ConfigError or DataError in one line when it is not what `olmix scan` writes, or its
+    numbers do not add up."""
     path = folder / MANIFEST
     content = read_yaml(path)
     try:
         topics = {_topic(name): row for name, row in content["content"].items()}
-        return Corpus(
+        corpus = Corpus(
             root=str(content["root"]),
             kind=KINDS[content["format"]],
             way=str(content["reading"]),
             content={
-                topic: Content(from_hex(row["digest"], str(path)), row["documents"], row["bytes"], row["tokens"])
+                topic: Content(from_hex(row["digest"], str(path)), *_counts(row, "documents", "bytes", "tokens"))
                 for topic, row in topics.items()
             },
             kept={
-                topic: Kept(row["kept"]["documents"], from_hex(row["kept"]["digest"], str(path)), row["kept"]["whole"])
+                topic: Kept(_counts(row["kept"], "documents")[0], from_hex(row["kept"]["digest"], str(path)))
                 for topic, row in topics.items()
             },
             shards=str(content["shards"]),
         )
-    except (KeyError, TypeError, AttributeError, OlmixError) as error:
-        raise DataError(f"{path}: not a manifest that olmix scan wrote ({error}); run olmix scan again") from None
-
-
-def write_corpus(
-    domain: DomainSource, root: str, shards: list[Shard], parts: Mapping[str, Topics], content: Topics, memory: Memory
-) -> Corpus:
-    """Write `kept/` and then `manifest.yaml` of a corpus whose `shards` were read into `memory`.
-
-    `parts` are the contents of the shards by name and topic, `content` their sum. The same documents in the same shards
-    give the same bytes.
-    """
-    folder = domain.folder
-    kept = {
-        topic: _write_kept(_kept_path(folder, domain, topic), memory, topic, shards[0].kind.tokens) for topic in content
-    }
-    wanted = {_kept_path(folder, domain, topic) for topic in content}
-    for path in (folder / KEPT).iterdir():
-        if path not in wanted:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    rows = [
-        (shard.name, shard.size, topic, to_hex(c.digest), c.documents, c.bytes, c.tokens)
-        for shard in shards
-        for topic, c in sorted(parts[shard.name].items())
-    ]
-    table = pl.DataFrame(rows, schema=list(_COLUMNS), orient="row").write_csv()
-    kind = shards[0].kind
-    corpus = Corpus(root, kind, domain.reading.digest(kind), dict(content), kept, table)
-    write_bytes(folder / MANIFEST, _to_yaml(domain, corpus).encode())
+        sums = add_topics(corpus.by_shard().values())
+    except (KeyError, TypeError, ValueError, AttributeError, OlmixError, pl.exceptions.PolarsError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise DataError(f"{path}: not a manifest that olmix scan wrote ({reason}); run olmix scan again") from None
+    if sums != corpus.content or not corpus.content:
+        raise DataError(f"{path}: its shards do not add up to its content; undo the edit, or run olmix scan again")
+    for topic, kept in corpus.kept.items():
+        if not 0 < kept.documents <= corpus.content[topic].documents:
+            raise DataError(
+                f"{path}: keeps {kept.documents} of {corpus.content[topic].documents} documents; undo the edit, or run "
+                "olmix scan again"
+            )
     return corpus
 
 
-@dataclass(frozen=True)
-class CorpusScan:
-    """What a scan found: the domain's folder, the corpus, and how many of its shards it had to read."""
-
-    folder: Path
-    corpus: Corpus
-    shards: int
-    read: int
-
-
-def scan_corpus(
-    domain: DomainSource,
-    root: str | None,
-    memories: Path,
-    budget: int,
-    readers: Readers,
-    full: bool = False,
-    report: Report = silent,
-) -> CorpusScan:
-    """Read the shards below `root` (that of the manifest when it is None) that have changed since the last scan, or
-    all when `full`, and write the domain's folder.
-
-    `budget` is the bytes of documents to keep of a topic. Raises DataError; shards that were read are remembered.
-    """
-    with domain.named_in_errors():
-        return _scan_corpus(domain, root, memories, budget, readers, full, report)
-
-
-def _scan_corpus(
-    domain: DomainSource,
-    root: str | None,
-    memories: Path,
-    budget: int,
-    readers: Readers,
-    full: bool,
-    report: Report,
-) -> CorpusScan:
-    if root is None:
-        root = read_corpus(domain.folder).root
-    shards = shards_of(domain, root)
-    with Memory(memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), budget) as memory:
-        if full:
-            memory.clear()
-        parts, read = scan_shards(shards, domain.reading, memory, readers, report)
-        content = add_topics(parts.values())
-        if not all(memory.is_full(topic) for topic in content):  # shards that are gone took documents with them
-            memory.clear()
-            parts, read = scan_shards(shards, domain.reading, memory, readers, report)
-        if not any(c.documents for c in content.values()):
-            raise DataError(f"{root}: no document fits params.yaml: {domain.entry}.where; nothing was written")
-        corpus = write_corpus(domain, root, shards, parts, content, memory)
-    return CorpusScan(domain.folder, corpus, len(shards), read)
+def corpus_of(domain: DomainSource) -> Corpus:
+    """The manifest in an entry's folder; raises DataError when it was read with other settings than the entry has."""
+    corpus = read_corpus(domain.folder)
+    if corpus.way != domain.reading.digest(corpus.kind):
+        raise DataError(
+            f"{domain.folder}: was scanned with other settings than params.yaml: {domain.entry} now has; run olmix "
+            f"scan {domain.name}"
+        )
+    return corpus
 
 
 def shards_of(domain: DomainSource, root: str) -> list[Shard]:
     """The shards below the root of a corpus, by name; raises DataError."""
     # A corpus may be linked together from other disks; what is refused is a link that leaves it.
-    below = Path(root).resolve()
+    below = Path(local_path(root)).resolve()
     otherwise = f"check root in {domain.folder / MANIFEST}, or --root" if is_corpus(domain.folder) else "check --root"
     return list_shards(root, lambda target: target.is_relative_to(below), domain.reading.format, otherwise)
 
@@ -194,7 +140,7 @@ def shards_of(domain: DomainSource, root: str) -> list[Shard]:
 def kept_documents(domain: DomainSource, corpus: Corpus, topic: str) -> Iterator[bytes]:
     """The kept documents of a topic in the order of their hashes; raises DataError when they are not those of the
     manifest."""
-    path = _kept_path(domain.folder, domain, topic)
+    path = kept_path(domain, topic)
     digest = count = last = 0
     try:
         with path.open("rb") as file:
@@ -209,6 +155,8 @@ def kept_documents(domain: DomainSource, corpus: Corpus, topic: str) -> Iterator
                 yield document
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run dvc pull, or olmix scan {domain.name}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (zstandard.ZstdError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: damaged after {count} documents ({error}); run dvc checkout or olmix scan") from None
     kept = corpus.kept[topic]
@@ -219,27 +167,17 @@ def kept_documents(domain: DomainSource, corpus: Corpus, topic: str) -> Iterator
         )
 
 
-def _write_kept(path: Path, memory: Memory, topic: str, tokens: bool) -> Kept:
-    """Write the documents of lowest hash that hold the memory's budget: the same ones whatever else it remembers."""
-    count = digest = size = 0
-    whole = memory.is_whole(topic)
+def require_kept(domain: DomainSource, corpus: Corpus, topic: str) -> None:
+    """Raise DataError unless the kept documents of a topic are those of the manifest."""
+    deque(kept_documents(domain, corpus, topic), maxlen=0)
 
-    def write(file: IO[bytes]) -> None:
-        nonlocal count, digest, size, whole
-        with zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(file, closefd=False) as out:
-            last = None
-            for document in memory.documents(topic):
-                # Copies of a document stay together, or which of them are kept would depend on the shards.
-                if size >= memory.budget and document != last:
-                    whole = False
-                    break
-                row = {"ids": np.frombuffer(document, "<u4").tolist()} if tokens else {"text": document.decode()}
-                out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-                count, size, last = count + 1, size + len(document), document
-                digest += document_digest(document)
 
-    write_atomically(path, write)
-    return Kept(count, digest % MODULUS, whole)
+def _counts(row: Mapping[str, Any], *names: str) -> list[int]:
+    """Whole numbers that are not negative; raises ValueError."""
+    for name in names:
+        if type(row[name]) is not int or row[name] < 0:
+            raise ValueError(f"{name} is {row[name]!r}, not a count")
+    return [row[name] for name in names]
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
@@ -247,22 +185,11 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
     yield from io.BufferedReader(reader, 1 << 20)
 
 
-def _kept_path(folder: Path, domain: DomainSource, topic: str) -> Path:
-    name = _ALL if domain.reading.partition_by is None else domain.domain_names([topic])[topic]
-    return folder / KEPT / f"{name}.jsonl.zst"
+def kept_path(domain: DomainSource, topic: str) -> Path:
+    """Where the kept documents of a topic are."""
+    name = ALL if domain.reading.partition_by is None else domain.domain_names([topic])[topic]
+    return domain.folder / KEPT / f"{name}{KEPT_SUFFIX}"
 
 
 def _topic(name: str) -> str:
-    return WHOLE if name == _ALL else name.removeprefix("topic ")
-
-
-def _to_yaml(domain: DomainSource, corpus: Corpus) -> str:
-    content = {}
-    for topic, c in sorted(corpus.content.items()):
-        row: dict[str, Any] = {**asdict(c), "digest": to_hex(c.digest)}
-        row["kept"] = {**asdict(corpus.kept[topic]), "digest": to_hex(corpus.kept[topic].digest)}
-        content[_ALL if domain.reading.partition_by is None else f"topic {topic}"] = row
-    head = {"root": corpus.root, "format": corpus.kind.name, "reading": corpus.way, "content": content}
-    text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=1000)
-    rows = "".join(f"  {line}\n" for line in corpus.shards.splitlines())
-    return f"{_HEADING.format(name=domain.name)}{text}shards: |\n{rows}"
+    return WHOLE if name == ALL else name.removeprefix("topic ")

@@ -1,7 +1,7 @@
 """Examining a domain: every shard is read again, trusting no stamp, and what a check compares is taken from it.
 
-Of each shard its content; of its documents a 64-bit piece of their hashes, to find copies of them; and which of the
-given passages (text that evaluates) stand in them word for word. Copies are counted within bounded memory: above
+Of each shard its content by topic; of its documents a 64-bit piece of their hashes, to find copies of them; and which
+of the given passages (text that evaluates) stand in them word for word. Copies are counted within bounded memory: above
 MOST hashes only those below a bound are looked at, the same bound everywhere, so that what is found times the number
 of hashes for each that is looked at is an unbiased estimate.
 """
@@ -18,13 +18,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from olmix.core.digest import MODULUS, document_digest
+from olmix.core.digest import document_digest
 from olmix.data import parallel
-from olmix.data.arrays import count_tokens
-from olmix.data.content import WHOLE, Content
+from olmix.data.content import WHOLE, Content, add_topics
 from olmix.data.parallel import Readers
 from olmix.data.reading import Piece, Reading
-from olmix.data.scan import read_piece
+from olmix.data.scan import by_topic, content_of, read_piece
 from olmix.data.shards import Shard
 from olmix.data.text import pieces_of
 from olmix.errors import DataError
@@ -42,21 +41,24 @@ class Examined:
     """What a piece, a shard or a domain holds: its content, hashes of documents by topic, how many documents hold each
     passage by topic, and the error of what cannot be read."""
 
-    content: Content = field(default_factory=Content)
+    parts: dict[str, Content] = field(default_factory=dict)
     hashes: dict[str, list[Hashes]] = field(default_factory=dict)
-    documents: Counter[str] = field(default_factory=Counter)
     passages: dict[str, Counter[int]] = field(default_factory=dict)
     holding: Counter[str] = field(default_factory=Counter)
     problem: str | None = None
 
+    @property
+    def content(self) -> Content:
+        """All topics together."""
+        return sum(self.parts.values(), Content())
+
     def add(self, other: Examined) -> None:
         """Take in what another piece holds."""
-        self.content += other.content
+        self.parts = add_topics((self.parts, other.parts))
         for topic, arrays in other.hashes.items():
             self.hashes.setdefault(topic, []).extend(arrays)
         for topic, counts in other.passages.items():
             self.passages.setdefault(topic, Counter()).update(counts)
-        self.documents.update(other.documents)
         self.holding.update(other.holding)
         self.problem = self.problem or other.problem
 
@@ -64,26 +66,26 @@ class Examined:
 def examine_piece(piece: Piece, reading: Reading, passages: Sequence[str], bound: int) -> Examined:
     """Read a piece: hashes below `bound` (of 2^64), and documents that hold one of `passages`."""
     found = Examined()
-    digest = documents = size = 0
+    sums: dict[str, list[int]] = {}
     searched = _Search(passages, found)
     try:
         for batch in read_piece(piece, reading):
             hashes = [document_digest(document) for document in batch.documents]
-            digest, documents = digest + sum(hashes), documents + len(hashes)
-            size += sum(map(len, batch.documents))
             tops = np.array([h >> 64 for h in hashes], np.uint64)
-            topics = batch.topics or [WHOLE] * len(hashes)
-            for topic in sorted(set(topics)):
-                own = tops if batch.topics is None else tops[[t == topic for t in topics]]
-                found.documents[topic] += len(own)
+            for topic, chosen in by_topic(batch.topics, len(hashes)):
+                places = range(len(hashes)) if chosen is None else chosen
+                count = sums.setdefault(topic, [0, 0, 0])
+                count[0] += sum(hashes[k] for k in places)
+                count[1] += len(places)
+                count[2] += sum(len(batch.documents[k]) for k in places)
+                own = tops if chosen is None else tops[chosen]
                 found.hashes.setdefault(topic, []).append(own[own < np.uint64(bound)] if bound < 2**64 else own)
             if passages and not piece.shard.kind.tokens:
-                searched.add(batch.documents, topics)
+                searched.add(batch.documents, batch.topics or [WHOLE] * len(hashes))
         searched.finish()
-        tokens = count_tokens(piece.shard, reading).tokens if piece.shard.kind.tokens else 0
     except DataError as error:
         return Examined(problem=str(error))
-    found.content = Content(digest % MODULUS, documents, 0 if piece.shard.kind.tokens else size, tokens)
+    found.parts = {topic: content_of(piece.shard.kind, *count) for topic, count in sums.items()}
     return found
 
 

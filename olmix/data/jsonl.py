@@ -31,8 +31,10 @@ def read_jsonl(piece: Piece, reading: Reading) -> Iterator[Batch]:
     Raises DataError with shard and line for a line that is no document.
     """
     documents_in = _fields(reading) if reading.where or reading.partition_by else _texts(reading)
+    blank = piece.begin == 0 and piece.end is None
     with piece.shard.open() as file:
         for lines in lines_of(piece.shard, file, piece.begin, piece.end):
+            blank = blank and not any(line.strip() for line in lines)
             try:
                 batch = documents_in(lines)
             except _FAILURES:
@@ -43,6 +45,8 @@ def read_jsonl(piece: Piece, reading: Reading) -> Iterator[Batch]:
                 except _FAILURES:
                     raise DataError(_diagnose(piece, reading)) from None
             yield batch
+    if blank:
+        raise DataError(f"{piece.shard.place}: empty shard, without a line of text; remove it or write it again")
 
 
 # msgspec goes as deep as Python's stack allows, also through fields that it skips.
@@ -142,7 +146,7 @@ def fits(value: object, values: Sequence[Value]) -> bool:
 def topic_name(value: object) -> str | None:
     """The topic that a field's value names, or None when it names none."""
     if isinstance(value, str) and value:
-        return value
+        return value if value.isprintable() else None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 

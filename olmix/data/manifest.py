@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.digest import from_hex, to_hex
 from olmix.data.content import Content
-from olmix.data.corpus import Corpus, is_corpus, kept_documents, read_corpus
-from olmix.data.memory import Memory
+from olmix.data.corpus import Corpus, corpus_of, is_corpus, kept_documents, require_kept
+from olmix.data.memory import Memory, healed
 from olmix.data.parallel import Readers
 from olmix.data.sample import GUESS, Sample, write_sample
 from olmix.data.scan import scan
@@ -79,7 +80,9 @@ def _read_and_prepare(
     memories: Path,
 ) -> dict[str, dict[str, Any]]:
     if is_corpus(domain.folder):
-        corpus = _corpus_of(domain)
+        corpus = corpus_of(domain)
+        for topic in corpus.kept:
+            require_kept(domain, corpus, topic)
         prepared = _prepare(domain, _holding_of(domain, corpus), tokenizer, limit, tokens)
         if prepared is None:
             raise DataError(
@@ -88,12 +91,15 @@ def _read_and_prepare(
             )
         return prepared
     shards = shards_here(domain, allowed)
+
+    def attempt(memory: Memory) -> dict[str, dict[str, Any]] | None:
+        content = scan(shards, domain.reading, memory, readers, report, domain.domain_names)
+        return _prepare(domain, _remembered(memory, content, shards), tokenizer, limit, tokens)
+
     path, budget = memories / f"{domain.name}.sqlite", GUESS * limit
     while True:
         with Memory(path, domain.reading.digest(shards[0].kind), budget) as memory:
-            content = scan(shards, domain.reading, memory, readers, report)
-            holding = Holding(content, memory.documents, memory.is_whole, shards[0].kind.tokens)
-            prepared = _prepare(domain, holding, tokenizer, limit, tokens)
+            prepared = healed(memory, partial(attempt, memory))
             if prepared is not None:
                 return prepared
             # Shards that are gone took documents with them, or the text has more bytes a token than was guessed.
@@ -113,12 +119,14 @@ def scan_entry(
     look; `limit` is the size of the sample that will be wanted of it."""
     with domain.named_in_errors():
         if is_corpus(domain.folder):
-            content = _corpus_of(domain).content
+            content = corpus_of(domain).content
         else:
             shards = shards_here(domain, allowed)
             way = domain.reading.digest(shards[0].kind)
             with Memory(memories / f"{domain.name}.sqlite", way, GUESS * limit) as memory:
-                content = scan(shards, domain.reading, memory, readers, report)
+                content = healed(
+                    memory, lambda: scan(shards, domain.reading, memory, readers, report, domain.domain_names)
+                )
         _require_documents(domain, content)
         names = domain.domain_names(content)
         return {names[topic]: part for topic, part in content.items()}
@@ -130,21 +138,18 @@ def shards_here(domain: DomainSource, allowed: Allowed) -> list[Shard]:
     return list_shards(domain.folder, allowed, domain.reading.format, otherwise)
 
 
-def _corpus_of(domain: DomainSource) -> Corpus:
-    corpus = read_corpus(domain.folder)
-    if corpus.way != domain.reading.digest(corpus.kind):
-        raise DataError(
-            f"{domain.folder}: was scanned with other settings than params.yaml: {domain.entry} now has; run olmix "
-            f"scan {domain.name}"
-        )
-    return corpus
+def _remembered(memory: Memory, content: dict[str, Content], shards: Sequence[Shard]) -> Holding:
+    def whole(topic: str) -> bool:
+        return memory.holds(topic, content[topic].documents)
+
+    return Holding(content, memory.documents, whole, shards[0].kind.tokens)
 
 
 def _holding_of(domain: DomainSource, corpus: Corpus) -> Holding:
     return Holding(
         corpus.content,
         lambda topic: kept_documents(domain, corpus, topic),
-        lambda topic: corpus.kept[topic].whole,
+        corpus.is_whole,
         corpus.kind.tokens,
     )
 
@@ -233,6 +238,13 @@ def manifest_is_current(
         and domain.declared_tokens in (None, manifest["tokens"])
         and (sample["tokens"] == limit or (sample["tokens"] < limit and sample["documents"] == manifest["documents"]))
     )
+
+
+def read_manifest(domain: DomainSource, name: str) -> dict[str, Any] | None:
+    """The manifest that the pipeline made of the domain `name` of an entry, if any."""
+    folder = MANIFESTS if domain.reading.partition_by is None else MANIFESTS / domain.name
+    path = folder / f"{name}.json"
+    return read_json(path) if path.exists() else None
 
 
 def read_manifests(folder: Path = MANIFESTS) -> dict[str, dict[str, Any]]:

@@ -12,17 +12,17 @@ import contextlib
 import fcntl
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Self, TypeVar
 
-from olmix.core.digest import MODULUS, from_hex, to_hex
+from olmix.core.digest import MODULUS, document_digest, from_hex, to_hex
 from olmix.data.content import WHOLE, Content
 from olmix.data.shards import Shard
-from olmix.errors import DataError
+from olmix.errors import DataError, OlmixError
 
-VERSION = "1"
+VERSION = "2"
 # A domain of so much text is kept whole: changing the sample or the tokeniser then costs no reading.
 LEAST = 16 << 20
 COMMIT_SECONDS = 2.0
@@ -41,6 +41,23 @@ create index parts_by_shard on parts (shard);
 create index documents_by_shard on documents (shard);
 create index documents_by_hash on documents (topic, hash);
 """
+
+
+class DamagedMemoryError(DataError):
+    """What is remembered is not what was written; clear it and read again."""
+
+
+Result = TypeVar("Result")
+
+
+def healed(memory: Memory, read: Callable[[], Result]) -> Result:
+    """What `read` returns; when the memory turns out to be damaged, it is cleared, and `read` called once more."""
+    try:
+        return read()
+    except DamagedMemoryError:
+        memory.clear()
+        return read()
+
 
 Kept = tuple[str, bytes, bytes]  # topic, hash (big-endian, so that its order is the numbers'), document
 
@@ -83,13 +100,15 @@ class Memory:
         """Forget everything, and keep what the budget holds without guessing beforehand what that will be."""
         self.may_guess = False
         self._base.close()
-        for path in (self.path, Path(f"{self.path}-journal")):
-            path.unlink(missing_ok=True)
+        try:
+            self._unlink()
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be removed: {error.strerror}") from None
         self._open()
 
     def known(self, shards: Sequence[Shard]) -> dict[str, dict[str, Content]]:
         """The parts of the shards that have the stamp they had when they were read, by name and topic."""
-        stamps = {shard.name: shard.stamp for shard in shards}
+        stamps = {shard.name: shard.stamp for shard in shards if shard.stamp}
         rows = self._base.execute("select id, name, stamp from shards where finished")
         found = {key: name for key, name, stamp in rows if stamps.get(name) == stamp}
         parts: dict[str, dict[str, Content]] = {name: {} for name in found.values()}
@@ -98,16 +117,6 @@ class Memory:
             if key in found:
                 parts[found[key]][topic] = Content(from_hex(digest, str(self.path)), *numbers)
         return parts
-
-    def recorded(self) -> dict[str, tuple[str, Content]]:
-        """Stamp and content, all topics together, of every shard that was read to its end, by name."""
-        rows = self._base.execute("select id, name, stamp from shards where finished").fetchall()
-        found = {key: (name, stamp) for key, name, stamp in rows}
-        parts = dict.fromkeys(found, Content())
-        for key, digest, *numbers in self._base.execute("select shard, digest, documents, bytes, tokens from parts"):
-            if key in parts:
-                parts[key] += Content(from_hex(digest, str(self.path)), *numbers)
-        return {name: (stamp, parts[key]) for key, (name, stamp) in found.items()}
 
     def keep_only(self, names: Collection[str]) -> None:
         """Forget shards that are not in `names`, and those that were not finished."""
@@ -176,10 +185,24 @@ class Memory:
         """Whether the documents that are kept of a topic are all, or hold the budget."""
         return self.is_whole(topic) or self._sizes.get(topic, 0) >= self.budget
 
+    def holds(self, topic: str, documents: int) -> bool:
+        """Whether all `documents` of a topic are kept; raises DamagedMemoryError when they should be and are not."""
+        rows = self._base.execute("select count(*) from documents where topic = ?", (topic,))
+        whole = int(rows.fetchone()[0]) == documents
+        if self.is_whole(topic) and not whole:
+            raise DamagedMemoryError(f"{self.path}: damaged, documents are gone; remove it")
+        return whole
+
     def documents(self, topic: str = WHOLE) -> Iterator[bytes]:
-        """The documents that are kept of a topic, in the order of their hashes."""
-        rows = self._base.execute("select document from documents where topic = ? order by hash", (topic,))
-        return (document for (document,) in rows)
+        """The documents that are kept of a topic, in the order of their hashes; raises DamagedMemoryError."""
+        try:
+            rows = self._base.execute("select hash, document from documents where topic = ? order by hash", (topic,))
+            for digest, document in rows:
+                if document_digest(document).to_bytes(HASH_BYTES) != digest:
+                    raise DamagedMemoryError(f"{self.path}: damaged; remove it")
+                yield document
+        except (sqlite3.Error, TypeError) as error:
+            raise DamagedMemoryError(f"{self.path}: damaged ({error}); remove it") from None
 
     def _trim(self, topic: str) -> None:
         """Drop the documents of highest hash that the budget does not hold. Copies of a document share their hash and
@@ -207,12 +230,17 @@ class Memory:
     def _open(self) -> None:
         try:
             self._connect()
-        except (sqlite3.Error, DataError, ValueError):  # damaged, of another version, or read another way
+        except (sqlite3.Error, OlmixError, ValueError) as error:  # damaged, of another version, or read another way
             with contextlib.suppress(AttributeError, sqlite3.Error):
                 self._base.close()
-            self.path.unlink(missing_ok=True)
-            Path(f"{self.path}-journal").unlink(missing_ok=True)
+            if isinstance(error, sqlite3.OperationalError) and not str(error).startswith("no such"):
+                raise DataError(f"{self.path}: cannot be written ({error}); make room, or remove it") from None
+            self._unlink()
             self._connect()
+
+    def _unlink(self) -> None:
+        for path in (self.path, Path(f"{self.path}-journal")):
+            path.unlink(missing_ok=True)
 
     def _connect(self) -> None:
         self._base = sqlite3.connect(self.path, timeout=60, isolation_level="DEFERRED")
@@ -234,3 +262,23 @@ class Memory:
     def _count(self) -> dict[str, int]:
         rows = self._base.execute("select topic, sum(length(document)) from documents group by topic")
         return dict(rows.fetchall())
+
+
+def recorded(path: Path, way: str) -> dict[str, tuple[str, Content]]:
+    """Stamp and content, all topics together, of every shard that was read to its end, by name; nothing when there is
+    no memory of that `way` at `path`."""
+    if not path.exists():
+        return {}
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as base:
+            if dict(base.execute("select key, value from about")) != {"version": VERSION, "way": way}:
+                return {}
+            rows = base.execute("select id, name, stamp from shards where finished")
+            found = {key: (name, stamp) for key, name, stamp in rows}
+            parts = dict.fromkeys(found, Content())
+            for key, digest, *numbers in base.execute("select shard, digest, documents, bytes, tokens from parts"):
+                if key in parts:
+                    parts[key] += Content(from_hex(digest, str(path)), *numbers)
+    except (sqlite3.Error, OlmixError, TypeError, ValueError):  # damaged: it is read again when it is needed
+        return {}
+    return {name: (stamp, parts[key]) for key, (name, stamp) in found.items()}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from olmix.data.jsonl import no_topic
+from olmix.data.jsonl import no_topic, topic_name
 from olmix.data.reading import Batch, Piece, Reading
 from olmix.data.shards import Shard, is_remote
 from olmix.errors import DataError
@@ -56,9 +56,11 @@ def _batches(shard: Shard, reading: Reading) -> Iterator[Batch]:
         topics = None
         if reading.partition_by is not None:
             topics = batch[_TOPIC].to_list()
-            if not all(topics):
-                missing = _column(shard, schema, reading.partition_by, "").cast(pl.String).fill_null("") == ""
-                raise DataError(f"{shard.place}: row {_first_row(shard, reading, missing)}: {no_topic(reading, None)}")
+            wrong = [name for name in dict.fromkeys(topics) if topic_name(name) is None]
+            if wrong:
+                there = _column(shard, schema, reading.partition_by, "").cast(pl.String).eq_missing(pl.lit(wrong[0]))
+                row = _first_row(shard, reading, there)
+                raise DataError(f"{shard.place}: row {row}: {no_topic(reading, wrong[0])}")
         yield Batch(texts.cast(pl.String).cast(pl.Binary).to_list(), topics)
 
 

@@ -12,27 +12,28 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from olmix.core.digest import MODULUS, document_digest
 from olmix.data import parallel
-from olmix.data.arrays import count_tokens, read_tokens_of
+from olmix.data.arrays import read_header, read_tokens_of, tokens_of
 from olmix.data.content import WHOLE, Content, add_topics
-from olmix.data.memory import HASH_BYTES, Kept, Memory
+from olmix.data.memory import HASH_BYTES, DamagedMemoryError, Kept, Memory
 from olmix.data.parallel import Readers
 from olmix.data.reading import Batch, Piece, Reading
-from olmix.data.shards import Shard, total_size
+from olmix.data.shards import Kind, Shard, total_size
 from olmix.data.text import pieces_of, read_text
-from olmix.errors import DataError
+from olmix.errors import DataError, MixtureError
 from olmix.progress import Progress, Report, silent
 
 # So many bytes of documents a process returns by itself; more go through a file.
 RETURNED = 8 << 20
 # Documents are kept up to a guess of the hash that closes the budget, this many times too many of them.
 CAUTION = 4
+Accept = Callable[[Collection[str]], object]
 
 
 @dataclass
@@ -58,7 +59,18 @@ class Found:
 def read_piece(piece: Piece, reading: Reading) -> Iterator[Batch]:
     """The documents of a piece in batches; raises DataError with shard and place for what is none."""
     read = read_tokens_of if piece.shard.kind.tokens else read_text
-    return read(piece, reading)
+    place = piece.shard.place
+    try:
+        yield from read(piece, reading)
+    except OSError as error:  # a disk that fails, or a share that is gone
+        raise DataError(f"{place}: cannot be read: {error.strerror or error}; run it again when it can") from None
+
+
+def content_of(kind: Kind, digest: int, documents: int, size: int) -> Content:
+    """The content of documents whose hashes sum to `digest` and that hold `size` bytes, of text or of ids."""
+    if kind.tokens:
+        return Content(digest % MODULUS, documents, 0, tokens_of(documents, size))
+    return Content(digest % MODULUS, documents, size)
 
 
 def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound: int, folder: str) -> Found:
@@ -72,7 +84,7 @@ def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound:
     counts: dict[str, list[int]] = {}
     for documents, topics in read_piece(piece, reading):
         hashes = [document_digest(document) for document in documents]
-        for topic, chosen in _by_topic(topics, len(documents)):
+        for topic, chosen in by_topic(topics, len(documents)):
             own = hashes if chosen is None else [hashes[k] for k in chosen]
             texts = documents if chosen is None else [documents[k] for k in chosen]
             count = counts.setdefault(topic, [0, 0, 0])
@@ -87,16 +99,13 @@ def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound:
             found.files.append(_write_kept(found.kept, folder))
             found.kept, held = [], 0
     for topic, (digest, number, size) in counts.items():
-        found.parts[topic] = Content(digest % MODULUS, number, 0 if tokens else size)
-    if tokens:
-        counted = count_tokens(piece.shard, reading)
-        found.parts[WHOLE] = found.parts.get(WHOLE, Content()) + Content(tokens=counted.tokens)
-        found.real_npy = counted.real_npy
+        found.parts[topic] = content_of(piece.shard.kind, digest, number, size)
+    found.real_npy = tokens and read_header(piece.shard, reading).real_npy
     return found
 
 
-def _by_topic(topics: Sequence[str] | None, count: int) -> Iterator[tuple[str, list[int] | None]]:
-    """The places of each topic's documents; None stands for all of them."""
+def by_topic(topics: Sequence[str] | None, count: int) -> Iterator[tuple[str, list[int] | None]]:
+    """The places of each topic's documents in a batch of `count`; None stands for all of them."""
     if topics is None:
         if count:
             yield WHOLE, None
@@ -108,13 +117,19 @@ def _by_topic(topics: Sequence[str] | None, count: int) -> Iterator[tuple[str, l
 
 
 def scan(
-    shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Readers, report: Report = silent
+    shards: Sequence[Shard],
+    reading: Reading,
+    memory: Memory,
+    readers: Readers,
+    report: Report = silent,
+    accept: Accept = len,
 ) -> dict[str, Content]:
     """The content of a domain by topic; reads only shards that `memory` does not know, and remembers them.
 
-    Raises DataError, and what was finished before is remembered.
+    `accept` is given all topics so far as soon as there is a new one, to raise before more is read. Raises DataError,
+    and what was finished before is remembered; DamagedMemoryError.
     """
-    return add_topics(scan_shards(shards, reading, memory, readers, report).parts.values())
+    return add_topics(scan_shards(shards, reading, memory, readers, report, accept).parts.values())
 
 
 class Scanned(NamedTuple):
@@ -125,16 +140,25 @@ class Scanned(NamedTuple):
 
 
 def scan_shards(
-    shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Readers, report: Report = silent
+    shards: Sequence[Shard],
+    reading: Reading,
+    memory: Memory,
+    readers: Readers,
+    report: Report = silent,
+    accept: Accept = len,
 ) -> Scanned:
     """As `scan`, the content of each shard by its name."""
     try:
-        return _scan(shards, reading, memory, readers, report)
-    except sqlite3.Error as error:
+        return _scan(shards, reading, memory, readers, report, accept)
+    except sqlite3.OperationalError as error:
         raise DataError(f"{memory.path}: cannot be written ({error}); make room, or remove it") from None
+    except (sqlite3.Error, MixtureError) as error:
+        raise DamagedMemoryError(f"{memory.path}: damaged ({error}); remove it") from None
 
 
-def _scan(shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Readers, report: Report) -> Scanned:
+def _scan(
+    shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Readers, report: Report, accept: Accept
+) -> Scanned:
     known = memory.known(shards)
     memory.keep_only(known)
     unread = [shard for shard in shards if shard.name not in known]
@@ -147,12 +171,19 @@ def _scan(shards: Sequence[Shard], reading: Reading, memory: Memory, readers: Re
         memory.lower(WHOLE, min(MODULUS, MODULUS * CAUTION * memory.budget // total))
     folder = memory.path.with_suffix(".reading")  # whoever holds the memory is the only one to read
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror}") from None
     try:
         read = _Reader(memory, reading, str(folder), readers)
         done = size = 0
         progress = Progress(0, 0, 0, 0, 0)
+        topics = {topic for parts in known.values() for topic in parts}
         for shard, parts in read.all(unread):
+            if not topics.issuperset(parts):
+                topics.update(parts)
+                accept(sorted(topics))
             known[shard.name] = parts
             done, size = done + 1, size + shard.size
             progress = Progress(len(shards) - len(unread), done, len(shards), size, total)
@@ -211,11 +242,14 @@ class _Reader:
 
 
 def _write_kept(kept: Sequence[Kept], folder: str) -> str:
-    handle, name = tempfile.mkstemp(dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        for topic, digest, document in kept:
-            label = topic.encode()
-            file.write(len(label).to_bytes(4) + len(document).to_bytes(8) + digest + label + document)
+    try:
+        handle, name = tempfile.mkstemp(dir=folder)
+        with os.fdopen(handle, "wb") as file:
+            for topic, digest, document in kept:
+                label = topic.encode()
+                file.write(len(label).to_bytes(4) + len(document).to_bytes(8) + digest + label + document)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror}; make room there") from None
     return name
 
 

@@ -57,7 +57,7 @@ KINDS = {
 @dataclass(frozen=True)
 class Shard:
     """A file of a domain: its name below the domain's root, where it lies (a path or a URL), its size in bytes, and
-    its stamp, the companion's included."""
+    its stamp, the companion's included: empty where the store has none."""
 
     name: str
     place: str
@@ -78,8 +78,8 @@ class Shard:
         try:
             stamp = "|".join(_look(place)[1] for place in self._places())
         except OSError:
-            stamp = ""
-        if stamp != self.stamp:
+            stamp = "gone"
+        if self.stamp and stamp != self.stamp:
             raise DataError(f"{self.place}: changed while it was read; nothing was recorded, run it again")
 
     def _places(self) -> list[str]:
@@ -91,6 +91,11 @@ def is_remote(root: str) -> bool:
     return "://" in root
 
 
+def local_path(root: str) -> str:
+    """A root that says `file://` as a path: the file system tells more of a file than fsspec does."""
+    return root.removeprefix("file://") if root.startswith("file:///") else root
+
+
 def list_shards(
     root: Path | str, allowed: Callable[[Path], bool], declared: str | None = None, otherwise: str = "check the path"
 ) -> list[Shard]:
@@ -99,10 +104,9 @@ def list_shards(
     Raises DataError when there are none, when one is empty, when formats are mixed or unknown, and when a link leads
     to a file that `allowed` does not accept. `otherwise` says what to do when the folder is not there.
     """
-    place = str(root)
-    found = _Files(
-        place, dict(_remote_files(place) if is_remote(place) else _local_files(Path(root), allowed, otherwise))
-    )
+    place = local_path(str(root))
+    listed = _remote_files(place) if is_remote(place) else _local_files(Path(place), allowed, otherwise)
+    found = _Files(place, dict(listed))
     kind = _kind_of(found, declared)
     suffixes = kind.suffixes if declared is None else tuple(s for s in kind.suffixes if found.any_with(s))
     companions = {kind.companion(name) for name in found.files if name.endswith(kind.suffixes)}
@@ -126,7 +130,7 @@ def list_shards(
         if not size:
             raise DataError(f"{where}: empty shard; remove it or write it again")
         stamps = [stamp, *([found.files[kind.companion(name)][1]] if kind.index else [])]
-        shards.append(Shard(name, where, size, "|".join(stamps), kind))
+        shards.append(Shard(name, where, size, "|".join(stamps) if all(stamps) else "", kind))
     if not shards:
         raise DataError(f"{place}: no shards; put {_suffixes()} files there")
     return shards
@@ -187,7 +191,11 @@ def _local_files(root: Path, allowed: Callable[[Path], bool], otherwise: str) ->
     waiting = [(str(root), "")]
     while waiting:
         folder, prefix = waiting.pop()
-        with os.scandir(folder) as entries:
+        try:
+            entries = os.scandir(folder)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be listed: {_reason(error)}") from None
+        with entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
@@ -197,7 +205,10 @@ def _local_files(root: Path, allowed: Callable[[Path], bool], otherwise: str) ->
                 elif entry.is_dir():
                     waiting.append((entry.path, f"{name}/"))
                     continue
-                yield name, _stamp(entry.stat())
+                try:
+                    yield name, _stamp(entry.stat())
+                except OSError as error:
+                    raise DataError(f"{entry.path}: cannot be looked at: {_reason(error)}") from None
 
 
 def _follow(path: Path, allowed: Callable[[Path], bool]) -> None:
@@ -228,18 +239,34 @@ def _remote_files(root: str) -> Iterator[tuple[str, tuple[int, str]]]:
         raise DataError(f"{root}: nothing is there; check the root and your credentials")
     for place, about in found.items():
         name = place.removeprefix(path.rstrip("/")).lstrip("/")
-        if not any(part.startswith(".") for part in name.split("/")) and about.get("type") != "directory":
-            yield name, _object_stamp(about)
+        if any(part.startswith(".") for part in name.split("/")) or about.get("type") == "directory":
+            continue
+        if not name or (name.endswith("/") and not about.get("size")):  # how stores mark a folder
+            continue
+        yield name, _object_stamp(_with_size(system, place, about))
+
+
+def _with_size(system: Any, place: str, about: dict[str, Any]) -> dict[str, Any]:
+    """What is known of an object, its size included: the listing of a web server has names alone."""
+    if about.get("size") is None:
+        try:
+            about = system.info(place)
+        except Exception as error:  # each kind of store has errors of its own
+            raise DataError(f"{place}: cannot be looked at: {_reason(error)}") from None
+    if about.get("size") is None:
+        raise DataError(f"{place}: the server does not say its size; copy the shards to a folder or a bucket")
+    return about
 
 
 def _object_stamp(about: dict[str, Any]) -> tuple[int, str]:
-    """An object's size and stamp: its ETag where it has one, else the time of its last change."""
+    """An object's size and stamp: its ETag where it has one, else the time of its last change. Without either the stamp
+    is empty, and tells nothing."""
     size = int(about.get("size") or 0)
     keys = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "created")
     tag = next((about[key] for key in keys if about.get(key)), "")
     if isinstance(tag, datetime):  # some stores say a moment one way in a listing and another way of one object
         tag = tag.timestamp()
-    return size, f"{size}:{str(tag).strip(chr(34))}"
+    return size, f"{size}:{str(tag).strip(chr(34))}" if tag != "" else ""
 
 
 def _look(place: str) -> tuple[int, str]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from olmix.data.corpus import Corpus, is_corpus, read_corpus, shards_of
+from olmix.data.corpus import Corpus, corpus_of, is_corpus, shards_of
 from olmix.data.examine import Bound, Examined, examine
-from olmix.data.manifest import read_manifests, shards_here
+from olmix.data.manifest import shards_here
 from olmix.data.parallel import Readers, together
 from olmix.data.shards import Shard
 from olmix.data.source import DomainSource
@@ -93,44 +93,43 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
     bound = Bound()
     findings: list[Finding] = []
     found: dict[str, Examined] = {}
-    shards: dict[tuple[int, int], list[str]] = {}
+    shards: dict[tuple[int, int], list[tuple[str, str]]] = {}
     counted = 0
     unsearched = []
-    manifests = read_manifests()
     domains: dict[str, dict[str, str]] = {}
     entries = {name: params.entry(name, tokenizer) for name in names or params.entries}
 
     def read(domain: DomainSource, readers: Readers, report: Report) -> _Read | OlmixError:
         try:
             listed, corpus = _listed(domain)
+            each, whole = examine(listed, domain.reading, passages.texts, bound, readers, report)
+            return _Read(listed, corpus, each, whole, domain.domain_names(whole.parts))
         except OlmixError as error:
             return error
-        return _Read(listed, corpus, *examine(listed, domain.reading, passages.texts, bound, readers, report))
 
     with ProgressDisplay(f"check {len(entries)} domains", "shards", "bytes") as display:
         was_read = together(read, list(entries.values()), workers, display)
     for (name, domain), what in zip(entries.items(), was_read, strict=True):
         if isinstance(what, OlmixError):
-            findings.append(Finding(ERROR, "unreadable", name, f"{what}: nothing of {name} can be read"))
+            findings.append(Finding(ERROR, "unreadable", name, str(what)))
             continue
-        listed, corpus, each, whole = what
+        listed, corpus, each, whole, domains[name] = what
         counted += len(listed)
         found[name] = whole
         unsearched += [name] if passages.texts and listed[0].kind.tokens else []
         for shard in listed:
             content = each[shard.name].content
             if each[shard.name].problem is None and content.documents:
-                shards.setdefault((content.digest, content.documents), []).append(shard.place)
-        findings += of_shards(domain, listed, each, corpus)
-        domains[name] = domain.domain_names(whole.documents)
+                shards.setdefault((content.digest, content.documents), []).append((name, shard.place))
+        findings += of_shards(domain, listed, each, whole, corpus)
         if corpus is None and whole.problem is None:
-            findings += of_manifests(domain, whole, manifests, domains[name])
+            findings += of_manifests(domain, whole, domains[name])
     findings += duplicated_shards(shards)
     findings += duplicates(found, domains, bound)
     findings += contamination(found, domains, passages.tasks)
     order = {ERROR: 0, WARNING: 1}
     findings.sort(key=lambda finding: order[finding.severity])
-    documents = sum(sum(whole.documents.values()) for whole in found.values())
+    documents = sum(whole.content.documents for whole in found.values())
     return Checked(
         findings=tuple(findings),
         shards=counted,
@@ -144,19 +143,21 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
 
 
 class _Read(NamedTuple):
-    """An entry's shards, its corpus when they lie elsewhere, and what each shard and all of them hold."""
+    """An entry's shards, its corpus when they lie elsewhere, and what each shard and all of them hold, and the
+    names of its domains by topic."""
 
     shards: list[Shard]
     corpus: Corpus | None
     each: dict[str, Examined]
     whole: Examined
+    domains: dict[str, str]
 
 
 def _listed(domain: DomainSource) -> tuple[list[Shard], Corpus | None]:
     """The shards of an entry, and the corpus when they lie elsewhere."""
     if not is_corpus(domain.folder):
         return shards_here(domain, link_is_allowed), None
-    corpus = read_corpus(domain.folder)
+    corpus = corpus_of(domain)
     return shards_of(domain, corpus.root), corpus
 
 

@@ -54,6 +54,12 @@ def _values(value: object) -> object:
     return values
 
 
+def _ordered(values: list[str | int | bool]) -> tuple[str | int | bool, ...]:
+    """Values in an order of their own, none twice: another order in params.yaml is the same filter."""
+    named = {(type(value).__name__, value): value for value in values}  # true is not 1
+    return tuple(named[key] for key in sorted(named))
+
+
 class ShardsConfig(Section):
     """A folder of shards and how documents are read from them."""
 
@@ -70,7 +76,7 @@ class ShardsConfig(Section):
 
     def reading(self) -> Reading:
         """How documents are read."""
-        where = tuple((name, tuple(values)) for name, values in sorted(self.where.items()))
+        where = tuple((name, _ordered(values)) for name, values in sorted(self.where.items()))
         return Reading(format=self.format, text=self.text, where=where)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from olmix.core.limits import domain_caps, require_feasible
 from olmix.core.plan import Plan
-from olmix.data.manifest import manifest_is_current, prepare, read_manifests, sample_path, scan_entry
+from olmix.data.manifest import manifest_is_current, prepare, read_manifest, sample_path, scan_entry
 from olmix.data.parallel import Readers, together
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer, Tokens
@@ -30,13 +29,12 @@ def current_manifests(params: Params) -> tuple[dict[str, dict[str, Any]], dict[s
     """The manifest of every domain as its shards are now: the pipeline's own where it still holds, else made anew, and
     then its token sample too."""
     tokenizer = params.load_tokenizer()
-    known = read_manifests()
     manifests: dict[str, dict[str, Any]] = {}
     samples: dict[str, Tokens] = {}
     domains = [params.entry(entry, tokenizer) for entry in params.entries]
 
     def current(domain: DomainSource, readers: Readers, report: Report) -> Current:
-        return _current(domain, tokenizer, params.sample_tokens(tokenizer.vocabulary), known, readers, report)
+        return _current(domain, tokenizer, params.sample_tokens(tokenizer.vocabulary), readers, report)
 
     with ProgressDisplay(f"read {len(domains)} folders", "shards", "bytes") as display:
         found = together(current, domains, None, display)
@@ -58,16 +56,15 @@ def _current(
     domain: DomainSource,
     tokenizer: Tokenizer,
     limit: int,
-    known: Mapping[str, dict[str, Any]],
     readers: Readers,
     report: Report,
 ) -> Current:
     contents = scan_entry(domain, limit, link_is_allowed, readers, report)
-    if all(
-        name in known and manifest_is_current(known[name], domain, content, tokenizer, limit)
-        for name, content in contents.items()
+    known = {name: manifest for name in contents if (manifest := read_manifest(domain, name)) is not None}
+    if known.keys() == contents.keys() and all(
+        manifest_is_current(known[name], domain, content, tokenizer, limit) for name, content in contents.items()
     ):
-        return {name: (known[name], None) for name in contents}
+        return {name: (manifest, None) for name, manifest in known.items()}
     places = PLANNED / "manifests", PLANNED / "tokens"
     made = prepare(domain, tokenizer, limit, link_is_allowed, readers, report, *places)
     return {name: (manifest, sample_path(PLANNED / "tokens", name)) for name, manifest in made.items()}

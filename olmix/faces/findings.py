@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from olmix.core.digest import from_hex, to_hex, total
+from olmix.core.digest import to_hex
 from olmix.data.content import WHOLE, Content
-from olmix.data.corpus import Corpus, kept_documents
+from olmix.data.corpus import Corpus, require_kept
 from olmix.data.examine import Bound, Examined, copies
-from olmix.data.manifest import MEMORIES
-from olmix.data.memory import Memory
+from olmix.data.manifest import MEMORIES, read_manifest
+from olmix.data.memory import recorded
 from olmix.data.shards import Shard
 from olmix.data.source import DomainSource
 from olmix.errors import DataError
@@ -44,112 +44,127 @@ class Finding:
 
 
 def of_shards(
-    domain: DomainSource, shards: Sequence[Shard], each: Mapping[str, Examined], corpus: Corpus | None
+    domain: DomainSource, shards: Sequence[Shard], each: Mapping[str, Examined], whole: Examined, corpus: Corpus | None
 ) -> list[Finding]:
     """Shards that cannot be read, or are not what they were when they were read last."""
+    before = recorded(MEMORIES / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind))
+    rows = {} if corpus is None else {n: sum(t.values(), Content()) for n, t in corpus.by_shard().items()}
     findings = []
-    with Memory(MEMORIES / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), 0) as memory:
-        recorded = memory.recorded()
-    rows = {} if corpus is None else _rows_of(corpus)
-    sizes = {} if corpus is None else {row["name"]: row["size"] for row in corpus.table().iter_rows(named=True)}
     for shard in shards:
         now = each[shard.name]
-        numbers: dict[str, Any] = {"shard": shard.name}
         if now.problem is not None:
-            old = rows.get(shard.name) or recorded.get(shard.name, ("", Content()))[1]
+            old = rows.get(shard.name) or before.get(shard.name, ("", Content()))[1]
             lost = f"; {_documents(old.documents)} were read there before" if old.documents else ""
+            numbers = {"shard": shard.name}
             findings.append(Finding(ERROR, "unreadable", domain.name, f"{now.problem}{lost}", numbers))
+        elif before.get(shard.name, ("", now.content)) == (shard.stamp, now.content) or shard.name not in before:
             continue
-        stamp, before = recorded.get(shard.name, ("", None))
-        if stamp == shard.stamp and before is not None and before != now.content:
+        elif before[shard.name][0] == shard.stamp:
+            was = before[shard.name][1]
             text = (
-                f"{shard.place}: changed though its size, time and inode did not ({_documents(before.documents)}, now "
-                f"{now.content.documents:,}): a disk that forgets? {_redo(domain, corpus, full=True)}"
+                f"{shard.place}: changed though its size, time and inode did not ({_documents(was.documents)}, now "
+                f"{now.content.documents:,}): a disk that forgets? {_redo(domain, corpus)}"
             )
-            findings.append(Finding(ERROR, "silent-change", domain.name, text, numbers))
-        elif corpus is not None and shard.name not in rows:
-            text = f"{shard.place}: new; {_documents(now.content.documents)} count when {_redo(domain, corpus)}"
+            findings.append(Finding(ERROR, "silent-change", domain.name, text, {"shard": shard.name}))
+    if corpus is not None:
+        told = {finding.numbers["shard"] for finding in findings}
+        findings += _of_corpus(domain, [s for s in shards if s.name not in told], told, each, whole, corpus, rows)
+    return findings
+
+
+def _of_corpus(
+    domain: DomainSource,
+    shards: Sequence[Shard],
+    told: Collection[str],
+    each: Mapping[str, Examined],
+    whole: Examined,
+    corpus: Corpus,
+    rows: Mapping[str, Content],
+) -> list[Finding]:
+    """What differs from the manifest, but for the shards `told` already."""
+    findings = []
+    changed = [shard for shard in shards if rows.get(shard.name) != each[shard.name].content]
+    gone = sorted(set(rows) - {shard.name for shard in shards} - set(told))
+    if (changed or gone) and not told and whole.parts == corpus.content:
+        text = (
+            f"{domain.folder}: shards were renamed, or documents moved between them; the domain is the same, and olmix "
+            f"scan {domain.name} writes the manifest anew"
+        )
+        return [Finding(WARNING, "moved", domain.name, text), *_of_kept(domain, corpus)]
+    sizes = corpus.sizes()
+    for shard in changed:
+        now, numbers = each[shard.name].content, {"shard": shard.name}
+        if shard.name not in rows:
+            text = f"{shard.place}: new; {_documents(now.documents)} count when olmix scan {domain.name} has run"
             findings.append(Finding(WARNING, "new-shard", domain.name, text, numbers))
-        elif corpus is not None and rows[shard.name] != now.content:
-            was, size = rows[shard.name], sizes[shard.name]
-            cut = f"truncated, {shard.size:,} of {size:,} bytes" if shard.size < size else "changed"
-            text = (
-                f"{shard.place}: {cut}: {_documents(was.documents)}, now {now.content.documents:,}; the domain is "
-                f"another when {_redo(domain, corpus)}"
-            )
-            kind = "truncated" if shard.size < size else "changed"
-            findings.append(Finding(ERROR, kind, domain.name, text, numbers))
-    names = {shard.name for shard in shards}
-    for name in sorted(set(rows) - names):
+            continue
+        was, size = rows[shard.name], sizes[shard.name]
+        cut = shard.size < size
+        text = (
+            f"{shard.place}: {f'truncated, {shard.size:,} of {size:,} bytes' if cut else 'changed'}: "
+            f"{_documents(was.documents)}, now {now.documents:,}; the domain is another when olmix scan {domain.name} "
+            "has run"
+        )
+        findings.append(Finding(ERROR, "truncated" if cut else "changed", domain.name, text, numbers))
+    for name in gone:
         text = f"{domain.folder}: shard {name} of the manifest is gone, {_documents(rows[name].documents)} with it"
         findings.append(Finding(ERROR, "missing", domain.name, text, {"shard": name}))
-    if corpus is not None:
-        findings += _of_kept(domain, corpus)
-    return findings
+    return findings + _of_kept(domain, corpus)
 
 
 def _documents(count: int) -> str:
     return f"{count:,} {'document' if count == 1 else 'documents'}"
 
 
-def _redo(domain: DomainSource, corpus: Corpus | None, full: bool = False) -> str:
+def _redo(domain: DomainSource, corpus: Corpus | None) -> str:
     if corpus is not None:
-        return f"olmix scan {domain.name} {'--full reads it again' if full else 'has run'}"
+        return f"olmix scan {domain.name} --full reads it again"
     return "touch it if this is what it should hold; else remove it, and dvc checkout or a backup brings back the other"
-
-
-def _rows_of(corpus: Corpus) -> dict[str, Content]:
-    rows: dict[str, Content] = {}
-    for row in corpus.table().iter_rows(named=True):
-        part = Content(from_hex(row["digest"], row["name"]), row["documents"], row["bytes"], row["tokens"])
-        rows[row["name"]] = rows.get(row["name"], Content()) + part
-    return rows
 
 
 def _of_kept(domain: DomainSource, corpus: Corpus) -> list[Finding]:
     findings = []
     for topic in corpus.kept:
         try:
-            for _ in kept_documents(domain, corpus, topic):
-                pass
+            require_kept(domain, corpus, topic)
         except DataError as error:
             findings.append(Finding(ERROR, "kept", domain.name, str(error), {"topic": topic} if topic else {}))
     return findings
 
 
-def of_manifests(
-    domain: DomainSource, whole: Examined, manifests: Mapping[str, dict[str, Any]], names: Mapping[str, str]
-) -> list[Finding]:
+def of_manifests(domain: DomainSource, whole: Examined, names: Mapping[str, str]) -> list[Finding]:
     """Domains whose manifest in build/ is of other content."""
-    recorded = [manifests[name] for name in names.values() if name in manifests]
-    if not recorded:
-        return []
-    if to_hex(total(from_hex(m["digest"], domain.name) for m in recorded)) == to_hex(whole.content.digest):
-        return []
-    before, now = sum(m["documents"] for m in recorded), whole.content.documents
-    text = (
-        f"{domain.folder}: is not what build/ was made from ({_documents(before)}, now {now:,}); dvc repro prepares "
-        f"{domain.name} again and trains what follows (olmix plan says how much)"
-    )
-    return [Finding(WARNING, "stale", domain.name, text, {"documents_before": before, "documents": now})]
-
-
-def duplicated_shards(shards: Mapping[tuple[int, int], list[str]]) -> list[Finding]:
-    """Shards that hold the same documents, by digest and number of documents."""
     findings = []
-    for (_, documents), places in sorted(shards.items(), key=lambda item: item[1]):
-        if len(places) > 1:
+    for topic, name in names.items():
+        content, manifest = whole.parts[topic], read_manifest(domain, name)
+        if manifest is None or manifest["digest"] == to_hex(content.digest):
+            continue
+        before, now = manifest["documents"], content.documents
+        text = (
+            f"{domain.folder}: {name} is not what build/ was made from ({_documents(before)}, now {now:,}); dvc repro "
+            f"prepares {domain.name} again and trains what follows (olmix plan says how much)"
+        )
+        findings.append(Finding(WARNING, "stale", name, text, {"documents_before": before, "documents": now}))
+    return findings
+
+
+def duplicated_shards(shards: Mapping[tuple[int, int], list[tuple[str, str]]]) -> list[Finding]:
+    """Shards, (domain, place) each, that hold the same documents, by digest and number of documents."""
+    findings = []
+    for (_, documents), same in sorted(shards.items(), key=lambda item: item[1]):
+        if len(same) > 1:
+            places = [place for _, place in same]
             more = f" and {len(places) - 4} more" if len(places) > 4 else ""
             text = f"{' = '.join(places[:4])}{more}: the same {_documents(documents)}; they count {len(places)} times"
             numbers = {"shards": places, "documents": documents}
-            findings.append(Finding(WARNING, "duplicate-shard", places[0].rpartition("/")[0], text, numbers))
+            findings.append(Finding(WARNING, "duplicate-shard", same[0][0], text, numbers))
     return findings
 
 
 def duplicates(found: Mapping[str, Examined], domains: Mapping[str, Mapping[str, str]], bound: Bound) -> list[Finding]:
     """Documents that are there more than once, within a domain and in two."""
     hashes = {domains[e][t]: arrays for e, whole in found.items() for t, arrays in whole.hashes.items()}
-    sizes = {domains[e][t]: count for e, whole in found.items() for t, count in whole.documents.items()}
+    sizes = {domains[e][t]: part.documents for e, whole in found.items() for t, part in whole.parts.items()}
     within, shared = copies(hashes, bound.value)  # type: ignore[arg-type]
     about = "about " if bound.of > 1 else ""
     findings = []

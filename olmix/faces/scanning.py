@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmix.core.digest import to_hex
-from olmix.data.corpus import MANIFEST, CorpusScan, is_corpus, scan_corpus
+from olmix.data.corpus import MANIFEST, is_corpus
+from olmix.data.corpus_scan import CorpusScan, scan_corpus
 from olmix.data.manifest import MEMORIES
 from olmix.data.parallel import Readers, together
 from olmix.data.sample import GUESS
