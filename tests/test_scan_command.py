@@ -115,6 +115,7 @@ def test_a_scan_that_is_ended_leaves_no_process_and_goes_on(
 ) -> None:
     root = tmp_path / "disk"
     root.mkdir()
+    shutil.rmtree(project.root / "data/web")
     for k in range(30):
         (root / f"{k:02d}.jsonl").write_text(json.dumps({"text": f"shard {k}"}) + "\n")
     command = subprocess.Popen(
@@ -214,6 +215,23 @@ def test_a_bad_shard_is_one_clear_line_and_nothing_is_recorded(
     assert check.code == 2
     assert f"error: {message}" in check.out
     assert not (project.root / "build").exists()
+
+
+def test_a_filter_that_nothing_fits_is_said_by_the_plan(project: Project) -> None:
+    params = project.params
+    params["domains"]["web"]["where"] = {"language": "fr"}
+    project.params = params
+    ran = project.command("olmix", "plan")
+    assert ran.code == 1
+    assert ran.err == "error: data/web: no document fits params.yaml: domains.web.where; nothing to train on\n"
+
+
+def test_manifests_of_entries_that_are_gone_do_not_count(project: Project) -> None:
+    (project.root / "build/manifests/forum").mkdir(parents=True)
+    project.write("build/manifests/forum/web.json", "{}")
+    project.expect("env", "DVC_STAGE=prepare@web", "python", "stages/prepare.py")
+    assert {change["kind"] for change in project.plan()["changes"]} == {"add"}
+    assert project.olmix("check", "web").code == 0
 
 
 def test_dvc_records_nothing_of_a_bad_shard(project: Project) -> None:

@@ -90,8 +90,8 @@ def _scan_corpus(
 ) -> CorpusScan:
     if root is None:
         root = read_corpus(domain.folder).root
-    _require_own_folder(domain, root)
     shards = shards_of(domain, root)
+    _require_own_folder(domain, root)
     with Memory(memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), budget) as memory:
         if full:
             memory.clear()
