@@ -61,7 +61,7 @@ def read_header(shard: Shard, reading: Reading) -> Header:
     return Header(layout.count, shard.kind.name == "npy" and layout.start > 0)
 
 
-def tokens_of(documents: int, size: int) -> int:
+def closed_tokens(documents: int, size: int) -> int:
     """Tokens of documents that hold `size` bytes of 32-bit ids: each is closed by one more, whether its file has that
     one or not."""
     return size // 4 + documents

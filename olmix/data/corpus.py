@@ -106,14 +106,14 @@ def read_corpus(folder: Path) -> Corpus:
         sums = add_topics(corpus.by_shard().values())
     except (KeyError, TypeError, ValueError, AttributeError, OlmixError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise DataError(f"{path}: not a manifest that olmix scan wrote ({reason}); run olmix scan again") from None
+        raise DataError(f"{path}: not what olmix scan wrote ({reason}); undo the edit, or scan with --root") from None
     if sums != corpus.content or not corpus.content:
-        raise DataError(f"{path}: its shards do not add up to its content; undo the edit, or run olmix scan again")
+        raise DataError(f"{path}: its shards do not add up to its content; undo the edit, or scan with --root")
     for topic, kept in corpus.kept.items():
         if not 0 < kept.documents <= corpus.content[topic].documents:
             raise DataError(
-                f"{path}: keeps {kept.documents} of {corpus.content[topic].documents} documents; undo the edit, or run "
-                "olmix scan again"
+                f"{path}: keeps {kept.documents} of {corpus.content[topic].documents} documents; undo the edit, or scan "
+                "with --root"
             )
     return corpus
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from olmix.core.digest import MODULUS, document_digest
 from olmix.data import parallel
-from olmix.data.arrays import read_header, read_tokens_of, tokens_of
+from olmix.data.arrays import read_header, read_tokens_of, closed_tokens
 from olmix.data.content import WHOLE, Content, add_topics
 from olmix.data.memory import HASH_BYTES, DamagedMemoryError, Kept, Memory
 from olmix.data.parallel import Readers
@@ -69,7 +69,7 @@ def read_piece(piece: Piece, reading: Reading) -> Iterator[Batch]:
 def content_of(kind: Kind, digest: int, documents: int, size: int) -> Content:
     """The content of documents whose hashes sum to `digest` and that hold `size` bytes, of text or of ids."""
     if kind.tokens:
-        return Content(digest % MODULUS, documents, 0, tokens_of(documents, size))
+        return Content(digest % MODULUS, documents, 0, closed_tokens(documents, size))
     return Content(digest % MODULUS, documents, size)
 
 
