@@ -12,6 +12,29 @@ import pytest
 from tests.project import Project
 from tests.s3 import s3  # noqa: F401  # a fixture
 
+# What takes long comes first, so that no process is left with it at the end; before what waits for the template of a
+# project stands what does not need it. Tests of these modules are handed out one by one, those of another module to one
+# process, which sets up once what they share.
+LONG = (
+    "test_slurm", "test_ray", "test_runtime", "test_token_tasks", "test_external", "test_repetition", "test_engine",
+    "test_pipeline", "test_versions", "test_cost", "test_scan_command",
+)  # fmt: skip
+FIRST = "test_sharing"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests into the order in which processes take them."""
+
+    def module(item: pytest.Item) -> str:
+        return item.path.stem
+
+    order = {name: k for k, name in enumerate((FIRST, *LONG))}
+    items.sort(key=lambda item: order.get(module(item), len(order)))
+    for item in items:
+        if module(item) not in LONG:
+            item.add_marker(pytest.mark.xdist_group(module(item)))
+
 
 @pytest.fixture(scope="session")
 def accepted_template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sqlite3
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 from olmix.core.digest import document_digest
 from olmix.data import memory as memory_module
 from olmix.data.content import WHOLE, Content
+from olmix.data.corpus_scan import scan_corpus
 from olmix.data.memory import HASH_BYTES, DamagedMemoryError, Kept, Memory, healed, recorded
+from olmix.data.parallel import Readers
 from olmix.data.shards import KINDS, Shard
+from olmix.data.source import DomainSource
 from olmix.errors import DataError
 
 
@@ -183,3 +187,21 @@ def test_what_was_finished_before_an_error_is_kept(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     with Memory(path, "way", 100) as memory:
         assert set(memory.known([shard("a"), shard("b")])) == {"a"}
+
+
+def test_thousands_of_shards_are_looked_at_and_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in range(3000):
+        path = tmp_path / "root" / f"{k % 10}" / f"{k}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'{"text": "document %d"}\n' % k)
+    domain = DomainSource("many", tmp_path / "many")
+    peaks = []
+    for read in (3000, 0):
+        tracemalloc.start()
+        found = scan_corpus(domain, str(tmp_path / "root"), tmp_path / "memories", 0, Readers(1))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (found.shards, found.read) == (3000, read)
+        assert found.corpus.content[WHOLE].documents == 3000
+        monkeypatch.setattr(Shard, "open", None)
+    assert max(peaks) < 3000 * 5_000, "some kilobytes a shard: half a gigabyte for 100,000"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from olmix.core.fitting import FitSettings, fit_swarm
 from olmix.core.loglinear import LogLinear, fit_loglinear
 from olmix.core.objective import Curvature
+from olmix.core.observations import Observations
 from olmix.core.projection import kl_projection, least_vertex
 from olmix.core.seeds import generator
 from olmix.core.solver import solve
-from olmix.errors import InfeasibleError, SolverError
+from olmix.errors import InfeasibleError, SolverError, SwarmError
 from tests.public_swarms import DROPPED, FOLDER, load, needs_swarms, priors
 
 
@@ -315,3 +318,32 @@ def test_reproduces_the_published_proposal_and_no_control_does():
     controls += [proposal_distance(runs=127), proposal_distance(kl=0.1), proposal_distance(kl=0.025)]
     controls += [proposal_distance(reference="token_counts")]
     assert min(controls) > distance
+
+
+def test_ten_thousand_domains_are_solved_in_bounded_memory() -> None:
+    domains, objective = 10_000, law(10_000, 20, scale=3.0).objective()
+    reference, caps = setting(domains, 0, 3.0)
+    tracemalloc.start()
+    try:
+        solution = solve(objective, reference=reference, kl=0.05, caps=caps)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    check(solution, objective, reference=reference, kl=0.05, caps=caps)
+    assert peak < 100e6, "a matrix of domains by domains alone would be 800 MB"
+
+
+def test_a_thousand_runs_of_ten_thousand_domains_are_refused_before_they_are_fitted() -> None:
+    g = generator("large", 1)
+    mixtures = g.dirichlet(np.full(10_000, 0.01), size=1000)
+    observed = Observations(mixtures, g.uniform(1, 2, (1000, 2)), np.ones((1000, 2)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            SwarmError, match=r"1000 runs with distinct mixtures are too few for law log-linear: it needs"
+        ):
+            fit_swarm(observed, [f"{k}" for k in range(1000)], np.ones(2), FitSettings())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1e9

@@ -112,8 +112,8 @@ def read_corpus(folder: Path) -> Corpus:
     for topic, kept in corpus.kept.items():
         if not 0 < kept.documents <= corpus.content[topic].documents:
             raise DataError(
-                f"{path}: keeps {kept.documents} of {corpus.content[topic].documents} documents; undo the edit, or scan "
-                "with --root"
+                f"{path}: keeps {kept.documents} of {corpus.content[topic].documents} documents; undo the edit, or "
+                "scan with --root"
             )
     return corpus
 

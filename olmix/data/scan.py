@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from olmix.core.digest import MODULUS, document_digest
 from olmix.data import parallel
-from olmix.data.arrays import read_header, read_tokens_of, closed_tokens
+from olmix.data.arrays import closed_tokens, read_header, read_tokens_of
 from olmix.data.content import WHOLE, Content, add_topics
 from olmix.data.memory import HASH_BYTES, DamagedMemoryError, Kept, Memory
 from olmix.data.parallel import Readers
