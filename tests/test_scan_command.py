@@ -248,4 +248,8 @@ def test_a_folder_that_does_not_name_its_domain_is_named_with_it(project: Projec
     pl.DataFrame({"body": ["x"]}).write_parquet(project.root / "data/2026-11/a.parquet")
     project.declare(web="data/2026-11")
     ran = project.command("olmix", "plan")
-    assert ran.err.startswith("error: domains.web: data/2026-11/a.parquet: no column 'text' (columns: body); "), ran.err
+    expected = "data/2026-11/a.parquet: no column 'text' (columns: body); set params.yaml: domains.web.text"
+    assert ran.err == f"error: {expected}\n"
+    assert f"error: {expected}\n" in project.command("olmix", "check", "web").out
+    (project.root / "data/2026-11/a.parquet").write_bytes(b"PAR1")
+    assert project.command("olmix", "plan").err.startswith("error: domains.web: data/2026-11/a.parquet: not valid parq")

@@ -90,8 +90,9 @@ def _scan_corpus(
 ) -> CorpusScan:
     if root is None:
         root = read_corpus(domain.folder).root
+    _require_apart(domain, root)
     shards = shards_of(domain, root)
-    _require_own_folder(domain, root)
+    _require_own(domain.folder)
     with Memory(memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), budget) as memory:
         if full:
             memory.clear()
@@ -147,13 +148,17 @@ def write_corpus(
     return corpus
 
 
-def _require_own_folder(domain: DomainSource, root: str) -> None:
-    """Raise DataError when the folder holds what `olmix scan` did not write, or lies where the shards do."""
+def _require_apart(domain: DomainSource, root: str) -> None:
+    """Raise DataError when the domain's folder lies where the shards do."""
     folder = domain.folder
     if not is_remote(place := local_path(root)):
         shards, own = Path(place).resolve(), folder.resolve()
         if shards.is_relative_to(own) or own.is_relative_to(shards):
             raise DataError(f"{root}: the domain's folder, {folder}, lies there; keep the two apart")
+
+
+def _require_own(folder: Path) -> None:
+    """Raise DataError when a folder holds what `olmix scan` did not write."""
     ours = is_corpus(folder)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

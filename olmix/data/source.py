@@ -41,9 +41,13 @@ class DomainSource:
         try:
             yield
         except DataError as error:
-            if self.name in re.split(r"[/:\s]+", str(error)):
-                raise
-            raise DataError(f"{self.entry}: {error}") from None
+            message = self.named(str(error))
+            named = self.name in re.split(r"[/:\s]+", message) or self.entry in message
+            raise DataError(message if named else f"{self.entry}: {message}") from None
+
+    def named(self, message: str) -> str:
+        """An error of a reader, which knows no entry, with the entry's key in params.yaml."""
+        return re.sub(r"(domains|sources)\.<name>", self.entry, message)
 
     def domain_names(self, topics: Iterable[str]) -> dict[str, str]:
         """The name of the domain of each topic; raises DataError when two topics would be one domain.

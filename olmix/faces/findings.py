@@ -56,7 +56,7 @@ def of_shards(
             old = rows.get(shard.name) or before.get(shard.name, ("", Content()))[1]
             lost = f"; {_documents(old.documents)} were read there before" if old.documents else ""
             numbers = {"shard": shard.name}
-            findings.append(Finding(ERROR, "unreadable", domain.name, f"{now.problem}{lost}", numbers))
+            findings.append(Finding(ERROR, "unreadable", domain.name, f"{domain.named(now.problem)}{lost}", numbers))
         elif before.get(shard.name, ("", now.content)) == (shard.stamp, now.content) or shard.name not in before:
             continue
         elif before[shard.name][0] == shard.stamp:
@@ -141,7 +141,7 @@ def of_manifests(domain: DomainSource, whole: Examined, names: Mapping[str, str]
             continue
         before, now = manifest["documents"], content.documents
         text = (
-            f"{domain.folder}: {name} is not what build/ was made from ({_documents(before)}, now {now:,}); dvc repro "
+            f"{name}: is not what build/ was made from ({_documents(before)}, now {now:,}); dvc repro "
             f"prepares {domain.name} again and trains what follows (olmix plan says how much)"
         )
         findings.append(Finding(WARNING, "stale", name, text, {"documents_before": before, "documents": now}))
