@@ -124,6 +124,17 @@ def test_copies_and_contamination_are_warnings_with_counts(project: Project) -> 
     assert project.command("olmix", "check").code == 0
 
 
+def test_many_findings_of_a_kind_are_some_lines_and_all_of_the_json(project: Project) -> None:
+    for k in range(30):
+        (project.root / f"data/web/same-{k}.jsonl").write_text(json.dumps({"text": f"a text {k}"}) + "\n")
+        shutil.copy(project.root / f"data/web/same-{k}.jsonl", project.root / f"data/junk/copy-{k}.jsonl")
+    checked = check((), 1)
+    lines = [line for line in checked.to_text().splitlines() if " = " in line]
+    assert len(lines) == 20
+    assert "warning: 10 more of this kind; --json has all" in checked.to_text()
+    assert sum(f["kind"] == "duplicate-shard" for f in checked.to_json()["findings"]) == 30
+
+
 def test_a_corpus_elsewhere_is_held_against_its_manifest(project: Project, tmp_path: Path) -> None:
     root = tmp_path / "disk"
     shutil.move(project.root / "data/web", root)

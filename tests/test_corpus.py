@@ -337,7 +337,7 @@ def test_an_edited_manifest_is_one_clear_line(tmp_path: Path, old: str, new: str
 @pytest.mark.parametrize(
     ("topics", "message"),
     [
-        (("Art", "art"), r"topics 'Art' and 'art' would both be the domain web-art"),
+        (("Art", "art"), r"topic 'art' and topic 'Art' would both be the domain web-art; name it in params"),
         (("数学",), r"topic '数学' has no letter of a-z and no digit"),
         (("a\x07b",), r"s\.jsonl:1: field 'topic' of partition_by holds 'a\\x07b', which names no topic"),
         (("a\u2028b",), r"s\.jsonl:1: field 'topic' of partition_by holds 'a\\u2028b', which names no topic"),

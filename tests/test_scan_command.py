@@ -57,8 +57,18 @@ def test_a_domain_that_moves_elsewhere_is_the_same_domain(accepted: Project, tmp
     assert scan(accepted)["web"]["read"] == 2
     assert [change["kind"] for change in accepted.plan()["changes"]] == ["revise"]
     text = accepted.olmix("scan", "web").out
-    assert text.splitlines()[-1] == "2 shards, 0 read now; commit data/web (dvc add, or git), then dvc repro"
+    assert text.splitlines()[-1] == "2 shards, 0 read now: none changed"
     assert "120" in text
+    (tmp_path / "mount/part-00.jsonl").rename(tmp_path / "away.jsonl")
+    (tmp_path / "mount/more.jsonl").write_text('{"text": "one more"}\n')
+    ran = accepted.olmix("scan", "web")
+    assert ran.out.splitlines()[-1] == (
+        "2 shards, 1 read now: 1 new, 1 gone; commit data/web (dvc add, or git), then dvc repro"
+    )
+    assert ran.err == (
+        "warning: web: 1 shard is gone (part-00.jsonl), and 60 documents; if a disk is only away, bring it back, and "
+        "data/web with git or dvc checkout\n"
+    )
 
 
 def test_several_corpora_are_scanned_together(project: Project, tmp_path: Path) -> None:
@@ -215,6 +225,33 @@ def test_a_bad_shard_is_one_clear_line_and_nothing_is_recorded(
     assert check.code == 2
     assert f"error: {message}" in check.out
     assert not (project.root / "build").exists()
+
+
+def test_topics_are_called_what_params_say(project: Project) -> None:
+    rows = [{"text": f"{topic} {k}", "topic": topic} for topic in ("C#", "C++", None) for k in range(9)]
+    write_shards(project.root / "data/web", [])
+    (project.root / "data/web/part-00.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (project.root / "data/web/part-01.jsonl").unlink()
+    params = project.params
+    del params["domains"]["web"]
+    entry: dict[str, Any] = {"path": "data/web", "partition_by": "topic", "where_not": {"topic": None}}
+    params["sources"] = {"web": entry}
+    project.params = params
+    ran = project.command("olmix", "plan")
+    assert ran.err == (
+        "error: data/web: topic 'C++' and topic 'C#' would both be the domain web-c; name it in params.yaml: "
+        "sources.web.names\n"
+    )
+    entry["names"] = {"C#": "c-sharp", "C++": "cpp"}
+    project.params = params
+    assert {"web-c-sharp", "web-cpp"} <= {name for change in project.plan()["changes"] for name in change["domains"]}
+
+
+def test_a_folder_that_dvc_knows_wants_dvc_pull(project: Project) -> None:
+    shutil.rmtree(project.root / "data/web")
+    assert project.command("olmix", "plan").err == "error: data/web: no such folder; run dvc pull\n"
+    (project.root / "data/web.dvc").unlink()
+    assert "or olmix scan web --root with where they lie\n" in project.command("olmix", "plan").err
 
 
 def test_a_filter_that_nothing_fits_is_said_by_the_plan(project: Project) -> None:

@@ -68,6 +68,11 @@ def test_what_is_no_domain_is_one_clear_line(
     assert "\n" not in str(error.value)
 
 
+def test_what_spark_leaves_beside_shards_is_no_shard(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet", "_SUCCESS", "_committed_1", "_temporary/0/_task", "_b.parquet")
+    assert [shard.name for shard in list_shards(tmp_path, allow)] == ["_b.parquet", "a.parquet"]
+
+
 def test_a_declared_format_needs_no_suffix(tmp_path: Path) -> None:
     shards = list_shards(put(tmp_path, "part-00000", "part-00001"), allow, "jsonl")
     assert [shard.name for shard in shards] == ["part-00000", "part-00001"]

@@ -137,6 +137,26 @@ def test_nested_fields_filters_and_topics_are_the_same_in_jsonl_and_parquet(tmp_
     assert Counter(documents_of(tmp_path / "p", reading)) == expected
 
 
+@pytest.mark.parametrize("kind", ["j", "p"])
+def test_values_are_left_out_and_so_is_what_has_none(tmp_path: Path, kind: str) -> None:
+    rows: list[dict[str, Any]] = [
+        {"text": text, "topic": topic, "deep": {"n": n}}
+        for text, topic, n in [
+            ("a", "x", 1), ("b", None, 1), (None, "x", 1), ("", "x", 1), ("c", "low", 1), ("d", "x", None),
+            ("e", "y", 2),
+        ]
+    ]  # fmt: skip
+    (tmp_path / "p").mkdir()
+    pl.DataFrame(rows).write_parquet(tmp_path / "p/a.parquet")
+    write_jsonl(tmp_path / "j/a.jsonl", [*rows, {"text": "f", "deep": {"n": 1}}])
+    reading = Reading(
+        where_not=(("deep.n", (2, None)), ("text", ("", None)), ("topic", ("low", None))), partition_by="topic"
+    )
+    assert documents_of(tmp_path / kind, reading) == [(b"a", "x")]
+    with pytest.raises(DataError, match="null, not text; leave such documents out with where_not"):
+        documents_of(tmp_path / kind, Reading())
+
+
 @pytest.mark.parametrize("meta", [True, 3, 2.5, "x", [{"lang": "en"}], None, {}, {"lang": True}])
 def test_a_field_inside_of_what_is_no_object_is_missing(tmp_path: Path, meta: object) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"text": "no", "meta": meta}, {"text": "yes é", "meta": {"lang": "en"}}])
@@ -185,7 +205,12 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
             READING,
             r"jsonl:2: field 'text' is list, not text",
         ),
-        ("a.jsonl", b'{"text": null}\n', READING, r"a\.jsonl:1: field 'text' is NoneType, not text"),
+        (
+            "a.jsonl",
+            b'{"text": null}\n',
+            READING,
+            r"jsonl:1: field 'text' is null, not text; leave such",
+        ),
         ("a.jsonl", b'"text"\n', READING, r"a\.jsonl:1: not a JSON object; write one object a line"),
         (
             "a.jsonl",
@@ -198,7 +223,7 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
             "a.jsonl",
             b'{"text": "x", "t": "a"}\n{"text": "y"}\n',
             Reading(partition_by="t"),
-            r"a\.jsonl:2: no field 't' of partition_by \(fields: text\); leave such documents out with `where`, or",
+            r"a\.jsonl:2: no field 't' of partition_by \(fields: text\); leave such documents out with where_not: {t",
         ),
         (
             "a.jsonl",
@@ -228,7 +253,12 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
         ("a.jsonl.zst", b"plain text", READING, r"a\.jsonl\.zst: not valid zstandard after 0 bytes"),
         ("a.parquet", b"PAR1 and no more", READING, r"a\.parquet: not valid parquet: "),
         ("a.txt", b"caf\xe9", READING, r"a\.txt: not UTF-8 at byte 3; convert it first"),
-        ("a.txt", b"x", Reading(partition_by="t"), r"a\.txt: a text file has no fields; remove where and partition_by"),
+        (
+            "a.txt",
+            b"x",
+            Reading(partition_by="t"),
+            r"a\.txt: a text file has no fields; remove where, w",
+        ),
     ],
 )
 def test_what_is_no_document_is_one_clear_line(
@@ -263,7 +293,7 @@ def test_what_is_no_document_is_one_clear_line(
             Reading(partition_by="t"),
             r"a\.parquet: row 2: field 't' of partition_by holds no value, which names no topic",
         ),
-        ({"a": [{"b": "x"}]}, Reading(text="a.c"), r"a\.parquet: no column 'a\.c' \(columns: a\)"),
+        ({"a": [{"b": "x"}]}, Reading(text="a.c"), r"a\.parquet: no column 'a\.c' \(columns: b\)"),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_clear_line(

@@ -74,8 +74,8 @@ def read_tokens_of(piece: Piece, reading: Reading) -> Iterator[Batch]:
     when the shard changes while it is read.
     """
     shard = piece.shard
-    if reading.where or reading.partition_by is not None:
-        raise DataError(f"{shard.place}: token arrays have no fields; remove where and partition_by from params.yaml")
+    if reading.has_fields:
+        raise DataError(f"{shard.place}: token arrays have no fields; remove where, where_not and partition_by")
     with shard.open() as file:
         layout = _layout(shard, reading, file)
         file.seek(layout.start)

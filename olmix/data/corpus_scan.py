@@ -39,7 +39,7 @@ from olmix.data.parallel import Readers
 from olmix.data.scan import scan_shards
 from olmix.data.shards import Shard, is_remote, local_path
 from olmix.data.source import DomainSource
-from olmix.errors import DataError
+from olmix.errors import DataError, OlmixError
 from olmix.files import write_atomically, write_bytes
 from olmix.progress import Report, silent
 
@@ -53,12 +53,17 @@ _HEADING = (
 
 @dataclass(frozen=True)
 class CorpusScan:
-    """What a scan found: the domain's folder, the corpus, and how many of its shards it had to read."""
+    """What a scan found: the domain's folder, the corpus, how many shards it has and how many were read; by name those
+    that are new to the manifest, changed or gone since, and the documents that went with these."""
 
     folder: Path
     corpus: Corpus
     shards: int
     read: int
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+    lost: int
 
 
 def scan_corpus(
@@ -88,8 +93,17 @@ def _scan_corpus(
     full: bool,
     report: Report,
 ) -> CorpusScan:
+    before: dict[str, dict[str, Content]] = {}
+    if is_corpus(domain.folder):
+        try:
+            corpus = read_corpus(domain.folder)
+        except OlmixError:
+            if root is None:
+                raise
+        else:
+            root, before = root or corpus.root, corpus.by_shard()
     if root is None:
-        root = read_corpus(domain.folder).root
+        raise DataError(f"{domain.folder}: holds no {MANIFEST}; say where the shards lie with --root")
     _require_apart(domain, root)
     shards = shards_of(domain, root)
     _require_own(domain.folder)
@@ -109,7 +123,18 @@ def _scan_corpus(
             return write_corpus(domain, root, shards, parts, content, memory), count
 
         corpus, count = healed(memory, scan_and_write)
-    return CorpusScan(domain.folder, corpus, len(shards), count)
+    now = corpus.by_shard()
+    gone = tuple(sorted(before.keys() - now.keys()))
+    return CorpusScan(
+        folder=domain.folder,
+        corpus=corpus,
+        shards=len(shards),
+        read=count,
+        new=tuple(sorted(now.keys() - before.keys())),
+        changed=tuple(sorted(name for name in now.keys() & before.keys() if now[name] != before[name])),
+        gone=gone,
+        lost=sum(content.documents for name in gone for content in before[name].values()),
+    )
 
 
 def write_corpus(

@@ -30,7 +30,7 @@ def read_jsonl(piece: Piece, reading: Reading) -> Iterator[Batch]:
 
     Raises DataError with shard and line for a line that is no document.
     """
-    documents_in = _fields(reading) if reading.where or reading.partition_by else _texts(reading)
+    documents_in = _fields(reading) if reading.has_fields else _texts(reading)
     blank = piece.begin == 0 and piece.end is None
     with piece.shard.open() as file:
         for lines in lines_of(piece.shard, file, piece.begin, piece.end):
@@ -71,7 +71,7 @@ def _texts(reading: Reading) -> _DocumentsIn:
 
 def _fields(reading: Reading) -> _DocumentsIn:
     """For shards of which a line is a document, of its topic, when its other fields fit."""
-    others = [field for field, _ in reading.where]
+    others = [field for field, _ in (*reading.where, *reading.where_not)]
     others += [] if reading.partition_by is None else [reading.partition_by]
     decode = msgspec.json.Decoder(_struct({**dict.fromkeys(others, object), reading.text: msgspec.Raw}, False)).decode
     get = _getter(reading.text)
@@ -79,13 +79,14 @@ def _fields(reading: Reading) -> _DocumentsIn:
     def value_of(field: str) -> Callable[[Any], Any]:
         return (lambda row: _parsed(get(row))) if field == reading.text else _getter(field)
 
-    tests = [(value_of(field), values) for field, values in reading.where]
+    filters = [*((*one, True) for one in reading.where), *((*one, False) for one in reading.where_not)]
+    tests = [(value_of(field), values, kept) for field, values, kept in filters]
     topic_of = None if reading.partition_by is None else value_of(reading.partition_by)
 
     def documents_in(lines: Sequence[bytes]) -> Batch:
         rows = [decode(line) for line in lines]
-        for value, values in tests:
-            rows = [row for row in rows if fits(value(row), values)]
+        for value, values, kept in tests:
+            rows = [row for row in rows if fits(value(row), values) is kept]
         texts = [get(row) for row in rows]
         if not all(isinstance(text, msgspec.Raw) for text in texts):
             raise _NoDocumentError
@@ -114,7 +115,7 @@ def unescape(strings: Sequence[bytes]) -> list[bytes]:
 def _diagnose(piece: Piece, reading: Reading) -> str:
     """What keeps the first line of a piece that is no document from being one; it is read again, slowly."""
     shard = piece.shard
-    documents_in = _fields(reading) if reading.where or reading.partition_by else _texts(reading)
+    documents_in = _fields(reading) if reading.has_fields else _texts(reading)
     number = _lines_before(piece)
     with shard.open() as file:
         for lines in lines_of(shard, file, piece.begin, piece.end):
@@ -138,8 +139,8 @@ def _lines_before(piece: Piece) -> int:
     return count + (not last.endswith(b"\n"))
 
 
-def fits(value: object, values: Sequence[Value]) -> bool:
-    """Whether a field's value is one of `values`; true is not 1, and what is missing fits nothing."""
+def fits(value: object, values: Sequence[Value | None]) -> bool:
+    """Whether a field's value is one of `values`; true is not 1, and what is missing is None."""
     return any(value == other and type(value) is type(other) for other in values)
 
 
@@ -150,13 +151,16 @@ def topic_name(value: object) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-LEAVE_OUT = "leave such documents out with `where`, or write text there"
+def leave_out(field: str | None) -> str:
+    """What to do about documents without a value of `field`."""
+    return f"leave such documents out with where_not: {{{field}: null}}, or write text there"
 
 
 def no_topic(reading: Reading, value: object) -> str:
     """What to say of a document without a topic."""
     found = "no value" if value in (None, "") else f"{value!r:.40}"
-    return f"field {reading.partition_by!r} of partition_by holds {found}, which names no topic; {LEAVE_OUT}"
+    field = reading.partition_by
+    return f"field {field!r} of partition_by holds {found}, which names no topic; {leave_out(field)}"
 
 
 def _attribute(field: str) -> str:
@@ -213,7 +217,8 @@ def _problem(where: str, line: bytes, reading: Reading) -> str:
     if text is _MISSING:
         return f"{where}: no field {reading.text!r} (fields: {fields}); set params.yaml: {key}.<name>.text"
     if not isinstance(text, str):
-        return f"{where}: field {reading.text!r} is {type(text).__name__}, not text"
+        out = f"; {leave_out(reading.text)}" if text is None else ""
+        return f"{where}: field {reading.text!r} is {'null' if text is None else type(text).__name__}, not text{out}"
     return f"{where}: {_topic_problem(row, reading)}"
 
 
@@ -221,7 +226,8 @@ def _topic_problem(row: dict[str, Any], reading: Reading) -> str:
     if reading.partition_by is not None:
         topic, fields = _lookup(row, reading.partition_by)
         if topic is _MISSING:
-            return f"no field {reading.partition_by!r} of partition_by (fields: {fields}); {LEAVE_OUT}"
+            out = leave_out(reading.partition_by)
+            return f"no field {reading.partition_by!r} of partition_by (fields: {fields}); {out}"
         if topic_name(topic) is None:
             return no_topic(reading, topic)
     return "cannot be read as a document: a field or a number in it is not what JSON lines hold"

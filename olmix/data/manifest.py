@@ -135,6 +135,8 @@ def scan_entry(
 def shards_here(domain: DomainSource, allowed: Allowed) -> list[Shard]:
     """The shards in an entry's own folder, by name; raises DataError."""
     otherwise = f"put the domain's shards there, run dvc pull, or olmix scan {domain.name} --root with where they lie"
+    if Path(f"{domain.folder}.dvc").exists():
+        otherwise = "run dvc pull"
     return list_shards(domain.folder, allowed, domain.reading.format, otherwise)
 
 

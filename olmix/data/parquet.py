@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from olmix.data.jsonl import no_topic, topic_name
+from olmix.data.jsonl import leave_out, no_topic, topic_name
 from olmix.data.reading import Batch, Piece, Reading
 from olmix.data.shards import Shard, is_remote
 from olmix.errors import DataError
@@ -36,9 +36,7 @@ def _batches(shard: Shard, reading: Reading) -> Iterator[Batch]:
     text = _column(shard, schema, reading.text, f"set params.yaml: {_key(reading)}.<name>.text")
     if _type(schema, reading.text) not in (pl.String, pl.Binary, pl.Categorical, pl.Enum):
         raise DataError(f"{shard.place}: column {reading.text!r} is {_type(schema, reading.text)}, not text")
-    for field, values in reading.where:
-        column = _column(shard, schema, field, "remove it from where")
-        table = table.filter(_fits(column, _type(schema, field), values))
+    table = _filtered(table, shard, schema, reading)
     wanted = [text.alias(_TEXT)]
     if reading.partition_by is not None:
         topic = _column(shard, schema, reading.partition_by, "name another in partition_by")
@@ -50,7 +48,9 @@ def _batches(shard: Shard, reading: Reading) -> Iterator[Batch]:
         texts = batch[_TEXT]
         if texts.null_count():
             row = _first_row(shard, reading, text.is_null())
-            raise DataError(f"{shard.place}: row {row}: column {reading.text!r} is null, not text")
+            raise DataError(
+                f"{shard.place}: row {row}: column {reading.text!r} is null, not text; {leave_out(reading.text)}"
+            )
         if texts.dtype == pl.Binary:
             _require_utf8(shard, reading, texts)
         topics = None
@@ -80,12 +80,14 @@ def _column(shard: Shard, schema: pl.Schema, field: str, way_out: str) -> pl.Exp
     head, *rest = field.split(".")
     kind: pl.DataType | None = schema.get(head)
     column = pl.col(head)
+    there = list(schema)
     for name in rest:
         fields = {f.name: f.dtype for f in kind.fields} if isinstance(kind, pl.Struct) else {}
+        there = list(fields) or there
         kind = fields.get(name)  # type: ignore[assignment]
         column = column.struct.field(name)
     if kind is None:
-        raise DataError(f"{shard.place}: no column {field!r} (columns: {', '.join(list(schema)[:8])}); {way_out}")
+        raise DataError(f"{shard.place}: no column {field!r} (columns: {', '.join(there[:8])}); {way_out}")
     return column
 
 
@@ -95,6 +97,17 @@ def _type(schema: pl.Schema, field: str) -> pl.DataType:
     for name in rest:
         kind = next(f.dtype for f in kind.fields if f.name == name)  # type: ignore[attr-defined]
     return kind
+
+
+def _filtered(table: pl.LazyFrame, shard: Shard, schema: pl.Schema, reading: Reading) -> pl.LazyFrame:
+    for field, values in reading.where:
+        column = _column(shard, schema, field, "remove it from where")
+        table = table.filter(_fits(column, _type(schema, field), values))
+    for field, others in reading.where_not:
+        column = _column(shard, schema, field, "remove it from where_not")
+        missing = column.is_null() if None in others else pl.lit(False)
+        table = table.filter(~(_fits(column, _type(schema, field), others) | missing))
+    return table
 
 
 def _fits(column: pl.Expr, kind: pl.DataType, values: tuple[object, ...]) -> pl.Expr:
@@ -116,8 +129,7 @@ def _first_row(shard: Shard, reading: Reading, wrong: pl.Expr) -> int:
     """The first row, from 1, that is read and of which `wrong` holds."""
     table = _open(shard).with_row_index(_ROW, 1)
     schema = table.collect_schema()
-    for field, values in reading.where:
-        table = table.filter(_fits(_column(shard, schema, field, ""), _type(schema, field), values))
+    table = _filtered(table, shard, schema, reading)
     return int(table.filter(wrong).select(pl.col(_ROW).first()).collect().item())
 
 

@@ -18,21 +18,29 @@ class Reading:
     """How documents are read; equal values find the same documents in the same bytes.
 
     `text` and `partition_by` are fields, dotted where they are nested; `where` holds for a field the values that are
-    kept, and every field must fit. Token arrays have `dtype` (uint16, uint32; where no header says it), `vocabulary`
-    and `end`, the id that closes a document.
+    kept, `where_not` those that are not, None for a missing one, and every field must fit. Token arrays have `dtype`
+    (uint16, uint32; where no header says it), `vocabulary` and `end`, the id that closes a document.
     """
 
     format: str | None = None
     text: str = "text"
     where: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    where_not: tuple[tuple[str, tuple[Value | None, ...]], ...] = ()
     partition_by: str | None = None
     dtype: str | None = None
     vocabulary: int | None = None
     end: int | None = None
 
+    @property
+    def has_fields(self) -> bool:
+        """Whether more than the text is looked at."""
+        return bool(self.where or self.where_not or self.partition_by is not None)
+
     def digest(self, kind: Kind) -> str:
         """Identifies this way of reading shards of `kind`, for what was read with it before."""
         said = asdict(self) | {"format": kind.name}
+        if not self.where_not:  # what was read before there was such a filter stays known
+            del said["where_not"]
         if not kind.tokens:  # another tokeniser finds the same documents in text
             del said["dtype"], said["vocabulary"], said["end"]
         return xxhash.xxh3_128_hexdigest(orjson.dumps(said, option=orjson.OPT_SORT_KEYS))

@@ -54,6 +54,9 @@ KINDS = {
 }
 
 
+_SUFFIXES = tuple(suffix for kind in KINDS.values() for suffix in (*kind.suffixes, kind.index) if suffix)
+
+
 @dataclass(frozen=True)
 class Shard:
     """A file of a domain: its name below the domain's root, where it lies (a path or a URL), its size in bytes, and
@@ -89,6 +92,11 @@ class Shard:
 def is_remote(root: str) -> bool:
     """Whether `root` is a URL."""
     return "://" in root
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file's name says that it is no data: `.git`, and `_SUCCESS` and the like, which Spark leaves."""
+    return name.startswith(".") or (name.startswith("_") and not name.endswith(_SUFFIXES))
 
 
 def local_path(root: str) -> str:
@@ -197,7 +205,7 @@ def _local_files(root: Path, allowed: Callable[[Path], bool], otherwise: str) ->
             raise DataError(f"{folder}: cannot be listed: {_reason(error)}") from None
         with entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if _is_hidden(entry.name):
                     continue
                 name = f"{prefix}{entry.name}"
                 if entry.is_symlink():
@@ -239,7 +247,7 @@ def _remote_files(root: str) -> Iterator[tuple[str, tuple[int, str]]]:
         raise DataError(f"{root}: nothing is there; check the root and your credentials")
     for place, about in found.items():
         name = place.removeprefix(path.rstrip("/")).lstrip("/")
-        if any(part.startswith(".") for part in name.split("/")) or about.get("type") == "directory":
+        if any(_is_hidden(part) for part in name.split("/")) or about.get("type") == "directory":
             continue
         if not name or (name.endswith("/") and not about.get("size")):  # how stores mark a folder
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,8 @@ class DomainSource:
     """Where an entry's documents are and how to read them.
 
     `declared_tokens` is the size of the whole domain when the shards are only a sample of it. Where
-    `reading.partition_by` is set, every topic is a domain of its own, and `source` is the entry's name.
+    `reading.partition_by` is set, every topic is a domain of its own, `source` is the entry's name, and `names` says
+    what topics are called that shall not be called as they are.
     """
 
     name: str
@@ -29,6 +30,7 @@ class DomainSource:
     reading: Reading = field(default_factory=Reading)
     source: str | None = None
     declared_tokens: int | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def entry(self) -> str:
@@ -55,15 +57,17 @@ class DomainSource:
         The topic `Art & Design` of the source `web` is the domain `web-art-design`.
         """
         names: dict[str, str] = {}
+        advice = f"name it in params.yaml: {self.entry}.names"
         for topic in topics:
-            label = _OTHER.sub("-", topic.lower()).strip("-_")
+            label = self.names.get(topic) or _OTHER.sub("-", topic.lower()).strip("-_")
             name = self.name if topic == WHOLE and self.reading.partition_by is None else f"{self.name}-{label}"
+            said = f"{self.folder}: topic {topic[:40]!r}"
             if self.reading.partition_by is not None and not label:
-                raise DataError(f"{self.folder}: topic {topic[:40]!r} has no letter of a-z and no digit to name it by")
+                raise DataError(f"{said} has no letter of a-z and no digit to name it by; {advice}")
             if len(name) > LONGEST:
-                raise DataError(f"{self.folder}: topic {topic[:40]!r}: the name {name[:80]} is longer than {LONGEST}")
+                raise DataError(f"{said}: the name {name[:80]} is longer than {LONGEST}; {advice}")
             other = next((t for t, n in names.items() if n == name), None)
             if other is not None:
-                raise DataError(f"{self.folder}: topics {other!r} and {topic!r} would both be the domain {name}")
+                raise DataError(f"{said} and topic {other[:40]!r} would both be the domain {name}; {advice}")
             names[topic] = name
         return names

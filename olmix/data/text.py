@@ -41,8 +41,8 @@ def read_text(piece: Piece, reading: Reading) -> Iterator[Batch]:
 def _read_txt(piece: Piece, reading: Reading) -> Iterator[Batch]:
     """A file is a document."""
     place = piece.shard.place
-    if reading.where or reading.partition_by is not None:
-        raise DataError(f"{place}: a text file has no fields; remove where and partition_by from params.yaml")
+    if reading.has_fields:
+        raise DataError(f"{place}: a text file has no fields; remove where, where_not and partition_by")
     with piece.shard.open() as file:
         content = file.read()
     try:

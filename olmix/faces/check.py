@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from olmix.data.corpus import Corpus, corpus_of, is_corpus, shards_of
@@ -32,6 +33,8 @@ from olmix.proxy.tasks import read_task
 
 # A passage that is shorter may stand in a document by chance.
 SHORTEST = 50
+# So many findings of a kind are printed.
+LINES = 20
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Checked:
             "documents": self.documents,
             "passages": self.passages,
             "passages_too_short": self.short,
-            "documents_compared": f"1 of {self.one_of}",
+            "compared_is_one_document_of": self.one_of,
             "not_searched_for_passages": list(self.unsearched),
             "tasks_without_text": list(self.without_text),
         }
@@ -67,7 +70,11 @@ class Checked:
 
     def to_text(self) -> str:
         """A line a finding and a closing line."""
-        lines = [f"{finding.severity}: {finding.text}" for finding in self.findings]
+        lines = []
+        for (severity, _), kind in groupby(self.findings, lambda finding: (finding.severity, finding.kind)):
+            texts = [f"{severity}: {finding.text}" for finding in kind]
+            more = len(texts) - LINES
+            lines += texts if more <= 0 else [*texts[:LINES], f"{severity}: {more:,} more of this kind; --json has all"]
         counts = Counter(finding.severity for finding in self.findings)
         found = ", ".join(f"{counts[s]} {s}{'s' * (counts[s] != 1)}" for s in (ERROR, WARNING) if counts[s])
         lines += [""] if lines else []
@@ -128,7 +135,7 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
     findings += duplicates(found, domains, bound)
     findings += contamination(found, domains, passages.tasks)
     order = {ERROR: 0, WARNING: 1}
-    findings.sort(key=lambda finding: order[finding.severity])
+    findings.sort(key=lambda finding: order[finding.severity])  # of a kind they stand together
     documents = sum(whole.content.documents for whole in found.values())
     return Checked(
         findings=tuple(findings),

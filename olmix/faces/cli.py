@@ -117,9 +117,12 @@ def scan(names: tuple[str, ...], root: str | None, full: bool, workers: int | No
     shards that have changed are read, and an interrupted scan goes on where it was.
     """
     from olmix.faces import scanning
+    from olmix.faces.progress import warn
 
     scanned = scanning.scan_entries(names, root, full, workers)
     click.echo(json.dumps(scanning.scan_json(scanned), indent=2) if as_json else scanning.scan_text(scanned))
+    for line in scanning.warnings(scanned):
+        warn(line)
     return OK
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -54,10 +54,21 @@ def _values(value: object) -> object:
     return values
 
 
-def _ordered(values: list[str | int | bool]) -> tuple[str | int | bool, ...]:
-    """Values in an order of their own, none twice: another order in params.yaml is the same filter."""
-    named = {(type(value).__name__, value): value for value in values}  # true is not 1
-    return tuple(named[key] for key in sorted(named))
+def _others(value: object) -> object:
+    """The values of a field that are not kept, null for a missing one: one, or a list of some."""
+    values = value if isinstance(value, list) else [value]
+    if not values or any(item is not None and not isinstance(item, str | int | bool) for item in values):
+        raise ValueError("write a text, a whole number, true, false or null, or a list of them")
+    return values
+
+
+_Value = TypeVar("_Value", str | int | bool, str | int | bool | None)
+
+
+def _ordered(where: dict[str, list[_Value]]) -> tuple[tuple[str, tuple[_Value, ...]], ...]:
+    """Fields and values in an order of their own, none twice: another order in params.yaml is the same filter."""
+    named = {name: {(type(v).__name__, str(v)): v for v in values} for name, values in where.items()}  # true is not 1
+    return tuple((name, tuple(named[name][key] for key in sorted(named[name]))) for name in sorted(named))
 
 
 class ShardsConfig(Section):
@@ -73,11 +84,16 @@ class ShardsConfig(Section):
     where: dict[str, Annotated[list[str | int | bool], BeforeValidator(_values)]] = Field(default_factory=dict)
     """Fields and the values of theirs that are kept, such as {language: en, quality: [high, medium]}: a document is
     read when all of them fit."""
+    where_not: dict[str, Annotated[list[str | int | bool | None], BeforeValidator(_others)]] = Field(
+        default_factory=dict
+    )
+    """Fields and the values of theirs that are left out, null for a missing one, such as {topic: null, text: [null,
+    ""]}."""
 
     def reading(self) -> Reading:
         """How documents are read."""
-        where = tuple((name, _ordered(values)) for name, values in sorted(self.where.items()))
-        return Reading(format=self.format, text=self.text, where=where)
+        where, where_not = _ordered(self.where), _ordered(self.where_not)
+        return Reading(format=self.format, text=self.text, where=where, where_not=where_not)
 
 
 class DomainConfig(ShardsConfig):
@@ -96,6 +112,8 @@ class SourceConfig(ShardsConfig):
 
     partition_by: str
     """Field that names a document's topic. The topic `Art` of the source `web` is the domain `web-art`."""
+    names: dict[str, Name] = Field(default_factory=dict)
+    """What topics are called instead, such as {C#: c-sharp}: the domain is then `web-c-sharp`."""
 
 
 class TokenizerConfig(Section):
@@ -377,7 +395,9 @@ class Params(Section):
         folder = inside(Path.cwd(), config.path, f"params.yaml: {section}.{name}.path")
         reading = replace(config.reading(), vocabulary=tokenizer.vocabulary, end=tokenizer.end)
         if isinstance(config, SourceConfig):
-            return DomainSource(name, folder, replace(reading, partition_by=config.partition_by), source=name)
+            return DomainSource(
+                name, folder, replace(reading, partition_by=config.partition_by), source=name, names=config.names
+            )
         return DomainSource(name, folder, replace(reading, dtype=config.dtype), config.source, config.tokens)
 
     def tokenizer_path(self) -> Path:

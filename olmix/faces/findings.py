@@ -118,7 +118,7 @@ def _documents(count: int) -> str:
 
 def _redo(domain: DomainSource, corpus: Corpus | None) -> str:
     if corpus is not None:
-        return f"olmix scan {domain.name} --full reads it again"
+        return f"bring back the shard; if this is what it should hold, olmix scan {domain.name} --full takes it"
     return "touch it if this is what it should hold; else remove it, and dvc checkout or a backup brings back the other"
 
 

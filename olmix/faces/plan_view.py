@@ -77,7 +77,7 @@ class PlanView:
             "dimensions": 0 if self.settled else plan.dimensions,
             "runs": runs,
             "runs_without_reuse": self.runs_without_reuse,
-            "validation_runs": self.validation_runs,
+            "validation_runs": 0 if self.settled else self.validation_runs,
             "external": self.external,
             "cost": self.cost.to_json(runs, self.runs_without_reuse, self.validation_runs) if self.cost else None,
             "duplicates": [list(names) for names in plan.duplicates],

@@ -54,6 +54,9 @@ def scan_json(scanned: Mapping[str, CorpusScan]) -> dict[str, Any]:
             "format": found.corpus.kind.name,
             "shards": found.shards,
             "read": found.read,
+            "new": list(found.new),
+            "changed": list(found.changed),
+            "gone": list(found.gone),
             "content": {
                 topic or name: {
                     "digest": to_hex(content.digest),
@@ -80,5 +83,22 @@ def scan_text(scanned: Mapping[str, CorpusScan]) -> str:
             rows.append([label, f"{content.documents:,}", size, kept, to_hex(content.digest)])
     text = table(["domain", "documents", "size", "kept", "digest"], rows)
     shards, read = (sum(getattr(found, what) for found in scanned.values()) for what in ("shards", "read"))
-    folders = ", ".join(str(found.folder) for found in scanned.values())
-    return f"{text}\n\n{shards:,} shards, {read:,} read now; commit {folders} (dvc add, or git), then dvc repro"
+    what = ("new", "changed", "gone")
+    counts = [(kind, sum(len(getattr(found, kind)) for found in scanned.values())) for kind in what]
+    differs = ", ".join(f"{count:,} {what}" for what, count in counts if count) or "none changed"
+    folders = [str(found.folder) for found in scanned.values() if found.new or found.changed or found.gone]
+    todo = f"; commit {', '.join(folders)} (dvc add, or git), then dvc repro" if folders else ""
+    return f"{text}\n\n{shards:,} shards, {read:,} read now: {differs}{todo}"
+
+
+def warnings(scanned: Mapping[str, CorpusScan]) -> list[str]:
+    """A line for each domain that lost shards."""
+    lines = []
+    for name, found in scanned.items():
+        if found.gone:
+            are = "shard is" if len(found.gone) == 1 else "shards are"
+            lines.append(
+                f"{name}: {len(found.gone):,} {are} gone ({found.gone[0]}), and {found.lost:,} documents; if a disk is "
+                f"only away, bring it back, and {found.folder} with git or dvc checkout"
+            )
+    return lines
