@@ -12,28 +12,34 @@ import pytest
 from tests.project import Project
 from tests.s3 import s3  # noqa: F401  # a fixture
 
-# What takes long comes first, so that no process is left with it at the end; before what waits for the template of a
-# project stands what does not need it. Tests of these modules are handed out one by one, those of another module to one
-# process, which sets up once what they share.
-LONG = (
-    "test_slurm", "test_ray", "test_runtime", "test_token_tasks", "test_external", "test_repetition", "test_engine",
-    "test_pipeline", "test_versions", "test_cost", "test_scan_command",
-)  # fmt: skip
-FIRST = "test_sharing"
+# Seconds that the tests of a module take together, roughly, where they are many: what takes long comes first, dealt to
+# the test processes, which take shares of a row of tests and steal what others have not begun.
+LONG = {
+    "test_pipeline": 400, "test_sharing": 380, "test_versions": 110, "test_slurm": 110, "test_scan_command": 70,
+    "test_token_tasks": 65, "test_external": 55, "test_ray": 55, "test_engine": 45, "test_repetition": 40,
+    "test_runtime": 40, "test_cost": 35, "test_leaves": 25, "test_cli": 20,
+}  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests into the order in which processes take them."""
-
-    def module(item: pytest.Item) -> str:
-        return item.path.stem
-
-    order = {name: k for k, name in enumerate((FIRST, *LONG))}
-    items.sort(key=lambda item: order.get(module(item), len(order)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every test process a share of about the same time, its long tests first."""
+    count = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    modules: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if module(item) not in LONG:
-            item.add_marker(pytest.mark.xdist_group(module(item)))
+        modules.setdefault(item.path.stem, []).append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(count)]
+    seconds = [0] * count
+    for module in sorted(modules.keys() & LONG.keys(), key=lambda name: (-LONG[name], name)):
+        least = seconds.index(min(seconds))
+        shares[least] += modules[module]
+        seconds[least] += LONG[module]
+    others = [item for module, tests in modules.items() if module not in LONG for item in tests]
+    even = -(-len(items) // count)
+    for share in shares:
+        room = max(0, even - len(share))
+        share.extend(others[:room])
+        del others[:room]
+    items[:] = [item for share in shares for item in share] + others
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TERM": "dumb",
 }
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile olmix anew
 DOMAINS = ("code", "junk", "math", "web")
 _WORDS = {
     "code": ["def", "return", "if", "else", "for", "in", "range", "print", "self", "value", "index", "list"],
