@@ -5,7 +5,8 @@
    in ASCII, four tenths English with typographic quotes, one tenth Russian; then each alone, and the mix as json.dumps
    writes it by default (\\uXXXX). CPU seconds, so that other work on the machine moves the ratios little.
 2. Parquet, one core: `scan_piece` against polars' scan of the text column with the hashing of what it gives.
-3. Two processes: `scan` of a mix of several shards with one worker and with two, their start included; wall time.
+3. Two processes: `scan` of 40 shards of ASCII with one process, with two whose start is counted, and with two that run
+   already, as they do from a command's second domain on; wall time.
 4. Memory: `prepare` of domains of rising size, each in a process of its own; the largest has --gigabytes.
 5. 100,000 shards: the first scan of a corpus elsewhere, and a second one with nothing changed.
 
@@ -141,27 +142,35 @@ def throughputs(path: Path, ways: Sequence[Callable[[Path], None]], repeats: int
 
 
 def two_processes(console: Console, source: Path, folder: Path, repeats: int) -> None:
-    """Scan a domain of eight shards with one process and with two."""
-    root = folder / "eight"
+    """Scan a domain of many shards with one process and with two, which are started for it or run already."""
+    root = folder / "many-links"
     root.mkdir()
-    for k in range(8):
+    for k in range(40):
         os.link(source, root / f"{k}.jsonl")
     shards = shards_of(root)
     size = sum(shard.size for shard in shards)
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(repeats):
-        for workers, taken in seconds.items():
-            with Memory(folder / "eight.sqlite", "benchmark", 0) as memory:
-                memory.clear()
-                memory.lower("", 1 << 120)  # a sample of a 256th, as of a domain that is large
-                begin = time.perf_counter()
-                with Readers(workers) as readers:
-                    scan_shards(shards, Reading(), memory, readers)
-                taken.append(time.perf_counter() - begin)
-    one, two = (statistics.median(seconds[workers]) for workers in (1, 2))
+
+    def seconds(readers: Readers) -> float:
+        with Memory(folder / "links.sqlite", "benchmark", 0) as memory:
+            memory.clear()
+            memory.lower("", 1 << 120)  # a sample of a 256th, as of a domain that is large
+            begin = time.perf_counter()
+            scan_shards(shards, Reading(), memory, readers)
+            return time.perf_counter() - begin
+
+    taken: dict[str, list[float]] = {"one": [], "started": [], "running": []}
+    with Readers(1) as one, Readers(2) as running:
+        seconds(running)
+        for _ in range(repeats):
+            taken["one"].append(seconds(one))
+            with Readers(2) as started:
+                taken["started"].append(seconds(started))
+            taken["running"].append(seconds(running))
+    alone, started_now, run_already = (size / statistics.median(values) / 1e9 for values in taken.values())
     console.print(
-        f"scan of {size / 1e9:.2f} GB in 8 shards: {size / one / 1e9:.2f} GB/s with one process, "
-        f"{size / two / 1e9:.2f} GB/s with two, {one / two:.2f} times as fast"
+        f"scan of {size / 1e9:.1f} GB in {len(shards)} shards: {alone:.2f} GB/s with one process, {started_now:.2f} "
+        f"with two that are started for it ({started_now / alone:.2f} times), {run_already:.2f} with two that run "
+        f"already ({run_already / alone:.2f} times)"
     )
 
 
@@ -206,23 +215,30 @@ def memory(console: Console, source: Path, folder: Path, gigabytes: float) -> No
     )
 
 
-def many_shards(console: Console, folder: Path, count: int) -> None:
-    """Scan a corpus of `count` shards, and scan it again."""
-    root = folder / "many"
-    for k in range(count):
-        path = root / f"{k // 1000:03d}" / f"part-{k:06d}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b'{"text": "the one document of shard %d"}\n' % k)
+def scan_twice(root: str, folder: Path) -> tuple[list[float], int, int]:
+    """Seconds of the first scan of a corpus and of a second one, shards that the second read, and peak memory."""
     domain = DomainSource("many", folder / "manifest")
     seconds = []
     for _ in range(2):
         begin = time.perf_counter()
         with Readers() as readers:
-            found = scan_corpus(domain, str(root), folder / "memories", 0, readers)
+            found = scan_corpus(domain, root, folder / "memories", 0, readers)
         seconds.append(time.perf_counter() - begin)
+    return seconds, found.read, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def many_shards(console: Console, folder: Path, count: int) -> None:
+    """Scan a corpus of `count` shards, and scan it again, in a process of its own."""
+    root = folder / "many"
+    for k in range(count):
+        path = root / f"{k // 1000:03d}" / f"part-{k:06d}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'{"text": "the one document of shard %d"}\n' % k)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        seconds, read, held = pool.submit(scan_twice, str(root), folder).result()
     console.print(
-        f"{count:,} shards: first scan {seconds[0]:.1f} s, second scan {seconds[1]:.1f} s with {found.read} shards "
-        f"read; this process holds {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB"
+        f"{count:,} shards: first scan {seconds[0]:.1f} s, second scan {seconds[1]:.1f} s with {read} shards read; "
+        f"{held / 1e6:.0f} MB at most"
     )
 
 

@@ -72,7 +72,7 @@ def test_a_corpus_elsewhere_is_the_same_domain_as_its_shards_here(tmp_path: Path
     shutil.rmtree(root)
     assert prepared(tmp_path / "web") == here, "the root is not needed to prepare"
     corpus = read_corpus(tmp_path / "web")
-    found = {name: topics[""].documents for name, topics in corpus.by_shard().items()}
+    found = {name: topics[""].documents for name, topics in corpus.by_shard.items()}
     assert found == {"part-0.jsonl": 20, "part-1.jsonl": 20, "part-2.jsonl": 20}
 
 
@@ -359,7 +359,7 @@ def test_a_shard_that_where_leaves_empty_has_a_row(tmp_path: Path) -> None:
     reading = Reading(where=(("topic", ("a",)),))
     scan(tmp_path / "web", root, reading=reading)
     corpus = read_corpus(tmp_path / "web")
-    assert corpus.by_shard()["none.jsonl"] == {}
+    assert corpus.by_shard["none.jsonl"] == {}
     assert corpus.content[""].documents == 60
 
 

@@ -12,6 +12,7 @@ import io
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,22 +60,29 @@ class Corpus:
         """Whether all documents of a topic are kept."""
         return self.kept[topic].documents == self.content[topic].documents
 
+    @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each shard, by name."""
-        return {row["name"]: row["size"] for row in self._rows()}
+        table = self._table()
+        return dict(zip(table["name"].to_list(), table["size"].to_list(), strict=True))
 
+    @cached_property
     def by_shard(self) -> dict[str, dict[str, Content]]:
-        """The content of each shard by topic; nothing of a shard that holds no document that is read."""
+        """The content of each shard by topic; nothing of a shard that holds no document that is read. Raises
+        ValueError and what polars raises for a table that is none."""
         found: dict[str, dict[str, Content]] = {}
-        for row in self._rows():
-            part = Content(from_hex(row["digest"], row["name"]), *_counts(row, "documents", "bytes", "tokens"))
-            found.setdefault(row["name"], {}).update({row["topic"]: part} if part.documents else {})
+        for name, _, topic, digest, documents, size, tokens in self._table().rows():
+            topics = found.setdefault(name, {})
+            if documents:
+                topics[topic] = Content(from_hex(digest, name), documents, size, tokens)
         return found
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def _table(self) -> pl.DataFrame:
         schema = {c: pl.String if c in ("name", "topic", "digest") else pl.Int64 for c in COLUMNS}
         table = pl.read_csv(io.StringIO(self.shards), schema=schema).with_columns(pl.col("topic").fill_null(""))
-        return table.iter_rows(named=True)
+        if any(table.null_count().row(0)) or (table.select(pl.col(pl.Int64).min()).min_horizontal() < 0).any():
+            raise ValueError("a count of a shard is missing or negative")
+        return table
 
 
 def is_corpus(folder: Path) -> bool:
@@ -103,7 +111,7 @@ def read_corpus(folder: Path) -> Corpus:
             },
             shards=str(content["shards"]),
         )
-        sums = add_topics(corpus.by_shard().values())
+        sums = add_topics(corpus.by_shard.values())
     except (KeyError, TypeError, ValueError, AttributeError, OlmixError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise DataError(f"{path}: not what olmix scan wrote ({reason}); undo the edit, or scan with --root") from None

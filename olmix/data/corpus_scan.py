@@ -36,7 +36,7 @@ from olmix.data.corpus import (
 )
 from olmix.data.memory import Memory, healed
 from olmix.data.parallel import Readers
-from olmix.data.scan import scan_shards
+from olmix.data.scan import Scanned, scan_shards
 from olmix.data.shards import Shard, is_remote, local_path
 from olmix.data.source import DomainSource
 from olmix.errors import DataError, OlmixError
@@ -101,7 +101,7 @@ def _scan_corpus(
             if root is None:
                 raise
         else:
-            root, before = root or corpus.root, corpus.by_shard()
+            root, before = root or corpus.root, corpus.by_shard
     if root is None:
         raise DataError(f"{domain.folder}: holds no {MANIFEST}; say where the shards lie with --root")
     _require_apart(domain, root)
@@ -112,7 +112,7 @@ def _scan_corpus(
             memory.clear()
         read = partial(scan_shards, shards, domain.reading, memory, readers, report, domain.domain_names)
 
-        def scan_and_write() -> tuple[Corpus, int]:
+        def scan_and_write() -> tuple[Corpus, Scanned]:
             parts, count = read()
             content = add_topics(parts.values())
             if not all(memory.is_full(topic) for topic in content):  # shards that are gone took documents with them
@@ -120,16 +120,16 @@ def _scan_corpus(
                 parts, count = read()
             if not any(c.documents for c in content.values()):
                 raise DataError(f"{root}: no document fits params.yaml: {domain.entry}.where; nothing was written")
-            return write_corpus(domain, root, shards, parts, content, memory), count
+            return write_corpus(domain, root, shards, parts, content, memory), Scanned(parts, count)
 
-        corpus, count = healed(memory, scan_and_write)
-    now = corpus.by_shard()
+        corpus, scanned = healed(memory, scan_and_write)
+    now = {name: {t: c for t, c in topics.items() if c.documents} for name, topics in scanned.parts.items()}
     gone = tuple(sorted(before.keys() - now.keys()))
     return CorpusScan(
         folder=domain.folder,
         corpus=corpus,
         shards=len(shards),
-        read=count,
+        read=scanned.read,
         new=tuple(sorted(now.keys() - before.keys())),
         changed=tuple(sorted(name for name in now.keys() & before.keys() if now[name] != before[name])),
         gone=gone,

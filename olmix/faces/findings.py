@@ -48,7 +48,7 @@ def of_shards(
 ) -> list[Finding]:
     """Shards that cannot be read, or are not what they were when they were read last."""
     before = recorded(MEMORIES / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind))
-    rows = {} if corpus is None else {n: sum(t.values(), Content()) for n, t in corpus.by_shard().items()}
+    rows = {} if corpus is None else {n: sum(t.values(), Content()) for n, t in corpus.by_shard.items()}
     findings = []
     for shard in shards:
         now = each[shard.name]
@@ -91,7 +91,7 @@ def _of_corpus(
             f"scan {domain.name} writes the manifest anew"
         )
         return [Finding(WARNING, "moved", domain.name, text), *_of_kept(domain, corpus)]
-    sizes = corpus.sizes()
+    sizes = corpus.sizes
     for shard in changed:
         now, numbers = each[shard.name].content, {"shard": shard.name}
         if shard.name not in rows:
