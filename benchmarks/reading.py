@@ -174,6 +174,12 @@ def two_processes(console: Console, source: Path, folder: Path, repeats: int) ->
     )
 
 
+def held_at_most() -> int:
+    """Bytes that this process held at most; getrusage would count what the parent held when it forked."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status["VmHWM"].split()[0])
+
+
 def peak_memory(folder: Path) -> tuple[int, int]:
     """Bytes that this process, which prepares a domain, held at most, and that the largest of its workers did."""
     places = [folder.parent / f"{folder.name}-{what}" for what in ("manifests", "tokens", "scan")]
@@ -181,10 +187,7 @@ def peak_memory(folder: Path) -> tuple[int, int]:
     domain = DomainSource("domain", folder)
     with Readers() as readers:
         prepare(domain, tokenizer, SAMPLE_TOKENS, lambda _: True, readers, lambda _: None, *places)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    # Of this process getrusage would count what the parent held when it forked.
-    own = 1024 * int(status["VmHWM"].split()[0])
-    return own, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return held_at_most(), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
 
 def memory(console: Console, source: Path, folder: Path, gigabytes: float) -> None:
@@ -224,7 +227,7 @@ def scan_twice(root: str, folder: Path) -> tuple[list[float], int, int]:
         with Readers() as readers:
             found = scan_corpus(domain, root, folder / "memories", 0, readers)
         seconds.append(time.perf_counter() - begin)
-    return seconds, found.read, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return seconds, found.read, held_at_most()
 
 
 def many_shards(console: Console, folder: Path, count: int) -> None:
