@@ -269,7 +269,7 @@ def test_a_stage_whose_dvc_is_gone_knows_it_through_any_shell(tmp_path: Path) ->
     assert process.stdout.readline().split()[0] == "2"
     process.kill()
     deadline = time.monotonic() + 20
-    while not told.exists() and time.monotonic() < deadline:
+    while not (told.exists() and told.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert told.read_text() == "gone"
 

@@ -93,13 +93,6 @@ def untrained(accepted: Project) -> Project:
     return accepted
 
 
-def test_ray_trains_runs_to_the_same_bytes(untrained: Project, accepted_template: Project) -> None:
-    pytest.importorskip("ray")
-    untrained.write("runtime.yaml", "engine: ray\nworkers: 2\n")
-    assert untrained.expect("python", "stages/train.py").done("train") == 4
-    assert proxies(untrained) == proxies(accepted_template)
-
-
 def test_slurm_trains_runs_to_the_same_bytes(
     slurm: Cluster,  # noqa: F811
     untrained: Project,
