@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from olmix.cores import cores
 from olmix.data.tokenizer import Tokens
-from olmix.proxy import model, training
+from olmix.proxy import model, optimiser
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.training import single_thread, train
 
@@ -176,13 +176,7 @@ def library_loss() -> None:
 def stock_optimiser() -> None:
     """AdamW as torch chooses to run it on a CPU."""
     single_thread()
-    fused = training._optimiser
-
-    def unfused(recipe: Recipe, weights: model.Weights) -> torch.optim.AdamW:
-        groups = [{k: v for k, v in g.items() if k != "fused"} for g in fused(recipe, weights).param_groups]
-        return torch.optim.AdamW(groups)
-
-    training._optimiser = unfused
+    optimiser.AdamW.fused = None
 
 
 def plain_thread() -> None:

@@ -20,6 +20,7 @@ from olmix.errors import DataError, TrainingError
 from olmix.proxy import recipe as recipes
 from olmix.proxy import training
 from olmix.proxy.model import Weights, initialise, row_losses
+from olmix.proxy.optimiser import AdamW
 from olmix.proxy.order import plan_order
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.training import CURVE_POINTS, Diverged, load_weights, save_weights, single_thread, train
@@ -84,6 +85,41 @@ def test_another_process_gets_the_same_bits(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "theirs")], check=True)
     save_weights(train(short(), [markov(0)], ["a"], [96], 3).weights, tmp_path / "ours")
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_a_run_imports_no_compiler() -> None:
+    """It would take longer than the whole run of a small proxy, in every process that trains."""
+    program = """
+import sys
+from tests.test_training import markov, short, train
+train(short(1), [markov(0)], ["a"], [8], 0)
+print("torch._dynamo" in sys.modules)
+"""
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
+
+
+def test_steps_are_those_of_the_optimiser_of_torch() -> None:
+    """The functional form and the class: the same bits, also when a run goes on after two steps."""
+    weights = {name: torch.full((3, 2) if name == "matrix" else (3,), 0.5) for name in ("matrix", "gain")}
+    theirs = {name: weight.clone() for name, weight in weights.items()}
+    groups = [{"params": [theirs["matrix"]], "weight_decay": RECIPE.weight_decay}]
+    groups.append({"params": [theirs["gain"]], "weight_decay": 0.0})
+    torchs = torch.optim.AdamW(groups, betas=(RECIPE.beta1, RECIPE.beta2), fused=True)
+    ours = AdamW(RECIPE, weights)
+    for step in range(4):
+        if step == 2:
+            state, ours = ours.state(), AdamW(RECIPE, weights)
+            ours.restore(state, step)
+        for name, weight in weights.items():
+            weight.grad = torch.full_like(weight, 0.1 * (step + 1)) * weight
+            theirs[name].grad = weight.grad.clone()
+        for group in torchs.param_groups:
+            group["lr"] = 0.01 * (step + 1)
+        torchs.step()
+        ours.step(0.01 * (step + 1))
+        assert all(torch.equal(weight, theirs[name]) and weight.grad is None for name, weight in weights.items())
 
 
 def test_names_and_order_of_the_sets_do_not_matter() -> None:

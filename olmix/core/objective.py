@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy  # loads scipy.linalg where it is first used: most stages never do
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
 Array = NDArray[np.float64]
 
@@ -43,15 +43,15 @@ class Curvature:
         rows, scaled = self.factor * scale, scale[:, None] * right
         r, d = rows.shape
         if d <= r:
-            small = cho_factor(_shifted(rows.T @ rows), check_finite=False)
-            solution: Array = cho_solve(small, scaled, check_finite=False)
+            small = scipy.linalg.cho_factor(_shifted(rows.T @ rows), check_finite=False)
+            solution: Array = scipy.linalg.cho_solve(small, scaled, check_finite=False)
             return scale[:, None] * solution
-        small = cho_factor(_shifted(rows @ rows.T), check_finite=False)
+        small = scipy.linalg.cho_factor(_shifted(rows @ rows.T), check_finite=False)
         solution = np.zeros_like(scaled)
         # Woodbury's difference cancels where the diagonal is weak; each refinement wins back the lost digits.
         for _ in range(REFINEMENTS):
             missing = scaled - solution - rows.T @ (rows @ solution)
-            solution += missing - rows.T @ cho_solve(small, rows @ missing, check_finite=False)
+            solution += missing - rows.T @ scipy.linalg.cho_solve(small, rows @ missing, check_finite=False)
         return scale[:, None] * solution
 
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import rel_entr
 
 from olmix.core.law import Law
 from olmix.core.law import task_weights as normalised
@@ -183,12 +183,12 @@ class _Scored:
 
     def values(self, mixtures: Array) -> Array:
         """The objective of `mixtures` (B, d), (B,)."""
-        return np.asarray(self.mean(mixtures) + self.kl * rel_entr(mixtures, self.reference).sum(axis=1))
+        return np.asarray(self.mean(mixtures) + self.kl * scipy.special.rel_entr(mixtures, self.reference).sum(axis=1))
 
     def point(self, mixture: Array) -> _Point:
         """`mixture` scored on its own: what the law says there may differ in the last bit in a batch."""
         predicted = self._predicted(mixture[None])[0]
-        entropy = float(rel_entr(mixture, self.reference).sum())
+        entropy = float(scipy.special.rel_entr(mixture, self.reference).sum())
         return _Point(mixture, float(self._weighted(predicted)) + self.kl * entropy, predicted)
 
     def _weighted(self, predicted: Array) -> Array:

@@ -30,6 +30,7 @@ from olmix.proxy.batches import batches
 from olmix.proxy.checkpoint import Checkpoint
 from olmix.proxy.curves import CURVE_POINTS, Curve, Diverged, Losses, SetCurve, require_finite
 from olmix.proxy.model import Weights, initialise, row_losses
+from olmix.proxy.optimiser import MOMENTS, AdamW
 from olmix.proxy.order import plan_order
 from olmix.proxy.recipe import Recipe
 
@@ -46,7 +47,6 @@ __all__ = [
 
 # A run that is asked to stop keeps what it has done since its last checkpoint when that took so long.
 WORTH_SECONDS = 10.0
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # as torch's AdamW calls them
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,13 @@ def train(
     arithmetic = arithmetic_of(device) if arithmetic is None else arithmetic
     labels, rows = plan_order(counts, [len(tokens) for tokens in token_sets], identities, seed)
     weights = {name: weight.to(device).requires_grad_() for name, weight in initialise(recipe, seed).items()}
-    optimiser = _optimiser(recipe, weights)
+    optimiser = AdamW(recipe, weights)
     losses = Losses(recipe, device)
     start = 0 if checkpoint is None else _restore(checkpoint, weights, optimiser, losses)
     if start and on_progress is not None:
         on_progress(start * recipe.batch_size * recipe.sequence_length)
     written = time.monotonic()
     for step, batch in enumerate(batches(recipe, token_sets, labels, rows, device, start), start):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate_at(step)
         first = step * recipe.batch_size
         for micro in torch.split(batch, recipe.micro_batch):
             loss, of_rows = row_losses(weights, recipe, micro, recipe.batch_size * recipe.sequence_length, arithmetic)
@@ -118,8 +116,7 @@ def train(
             losses.values[first : first + len(micro)] = of_rows
             first += len(micro)
         torch.nn.utils.clip_grad_norm_(weights.values(), recipe.clip)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimiser.step(recipe.learning_rate_at(step))
         done = step + 1
         losses.check(done)
         if checkpoint is not None and done < recipe.steps and time.monotonic() - written >= checkpoint.seconds:
@@ -171,28 +168,13 @@ def _check(recipe: Recipe, token_sets: Sequence[Tokens], identities: Sequence[st
             )
 
 
-def _optimiser(recipe: Recipe, weights: Weights) -> torch.optim.AdamW:
-    matrices = [weight for weight in weights.values() if weight.ndim > 1]
-    gains = [weight for weight in weights.values() if weight.ndim == 1]
-    return torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": gains, "weight_decay": 0.0}],
-        lr=recipe.learning_rate,
-        betas=(recipe.beta1, recipe.beta2),
-        fused=True,
-    )
-
-
-def _state(weights: Weights, optimiser: torch.optim.AdamW, losses: Losses, done: int) -> dict[str, Tensor]:
+def _state(weights: Weights, optimiser: AdamW, losses: Losses, done: int) -> dict[str, Tensor]:
     """What a checkpoint holds after `done` steps."""
-    state = {"losses": losses.values[: done * losses.recipe.batch_size]}
-    for name, weight in weights.items():
-        state[f"weights.{name}"] = weight
-        for moment in _MOMENTS:
-            state[f"{moment}.{name}"] = optimiser.state[weight][moment]
-    return state
+    read = {"losses": losses.values[: done * losses.recipe.batch_size]}
+    return read | {f"weights.{name}": weight for name, weight in weights.items()} | optimiser.state()
 
 
-def _restore(checkpoint: Checkpoint, weights: Weights, optimiser: torch.optim.AdamW, losses: Losses) -> int:
+def _restore(checkpoint: Checkpoint, weights: Weights, optimiser: AdamW, losses: Losses) -> int:
     """Put what a checkpoint holds into place; the step to go on with, 0 when there is none of this run."""
     found = checkpoint.read()
     if found is None:
@@ -200,7 +182,7 @@ def _restore(checkpoint: Checkpoint, weights: Weights, optimiser: torch.optim.Ad
     done, state = found
     shapes: dict[str, tuple[int, ...]] = {"losses": (done * losses.recipe.batch_size,)}
     for name, weight in weights.items():
-        shapes |= {f"{part}.{name}": tuple(weight.shape) for part in ("weights", *_MOMENTS)}
+        shapes |= {f"{part}.{name}": tuple(weight.shape) for part in ("weights", *MOMENTS)}
     if not 0 < done < losses.recipe.steps or {name: tuple(held.shape) for name, held in state.items()} != shapes:
         return 0
     losses.values[: len(state["losses"])] = state["losses"]
@@ -208,8 +190,5 @@ def _restore(checkpoint: Checkpoint, weights: Weights, optimiser: torch.optim.Ad
         for name, weight in weights.items():
             # Copied into memory of torch's own: on some processors the bits of a sum depend on how memory is aligned.
             weight.copy_(state[f"weights.{name}"])
-            optimiser.state[weight] = {
-                "step": torch.tensor(float(done), device=weight.device),
-                **{moment: torch.empty_like(weight).copy_(state[f"{moment}.{name}"]) for moment in _MOMENTS},
-            }
+        optimiser.restore(state, done)
     return done
