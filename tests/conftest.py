@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         seconds[least] += LONG[module]
     others = [item for module, tests in modules.items() if module not in LONG for item in tests]
     even = -(-len(items) // count)
+    for share in shares[1:]:  # one process builds the template, and the others have something else to do meanwhile
+        share.sort(key=lambda item: "accepted_template" in getattr(item, "fixturenames", ()))
     for share in shares:
         room = max(0, even - len(share))
         share.extend(others[:room])

@@ -117,7 +117,7 @@ class Project:
         content["target"] = {"tokens": 60_000, "repetition": 4}
         content["proxy"] |= {
             "size": {"layers": 1, "heads": 2, "width": 32, "hidden": 48}, "sequence_length": 32,
-            "tokens": 16_384, "batch_size": 8, "learning_rate": 0.01,
+            "tokens": 8_192, "batch_size": 8, "learning_rate": 0.01,
         }  # fmt: skip
         content["fit"]["replicates"] = 8
         content["validate"]["seeds"] = 2

@@ -29,7 +29,7 @@ def test_first_build_is_a_mixture_within_its_limits(accepted_template: Project) 
         assert row["repetition"] == pytest.approx(row["weight"] * target["tokens"] / row["tokens"], abs=1e-3)
     runs = [accepted_template.json(p) for p in _names(accepted_template, "build/proxies/*.json")]
     assert len(runs) == 3 * (4 + 1)
-    assert all(abs(sum(run["weights"].values()) - 1) < 1e-9 and run["tokens"] == 16_384 for run in runs)
+    assert all(abs(sum(run["weights"].values()) - 1) < 1e-9 and run["tokens"] == 8_192 for run in runs)
     evaluations = [accepted_template.json(p) for p in _names(accepted_template, "build/evaluations/*.json")]
     assert all(score["bpb"] > 0 and score["bytes"] > 0 for e in evaluations for score in e["tasks"].values())
     validation = accepted_template.json("build/validation.json")
@@ -165,7 +165,7 @@ def test_an_added_split_and_merged_domain_are_recomputed_with_reuse(accepted: Pr
         {"kind": "partition", "domains": ["web-a", "web-b"], "from": ["web"]},
     ]
     assert (plan["affected"], plan["runs"]) == (["math2", "web-a", "web-b"], 15)
-    assert accepted.repro().done("train") == 15
+    assert accepted.expect("dvc", "repro", "propose").done("train") == 15
     accepted.olmix("accept")
     write_shards(accepted.root / "data/math", documents("math") + documents("math", version=7))
     accepted.declare(math2=None)
@@ -189,7 +189,7 @@ def test_more_runs_keep_every_earlier_one(accepted: Project) -> None:
     params = accepted.params
     params["swarm"]["runs_per_domain"] = 4
     accepted.params = params
-    assert accepted.repro().done("train") == 5
+    assert accepted.expect("dvc", "repro", "train").done("train") == 5
 
 
 def test_a_name_never_reaches_a_shell(accepted: Project) -> None:

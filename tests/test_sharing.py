@@ -118,8 +118,15 @@ def test_a_dead_remote_is_one_line_and_other_data_trains_its_own_runs(clone: Pro
     assert "DVC remote 'team' cannot be asked" in ran.err
 
 
-def test_weights_that_are_not_kept(clone: Project, team: tuple[Project, Project], tmp_path: Path) -> None:
-    """Runs are shared with their evaluations instead of their weights, and a new task says what it cannot measure."""
+def test_weights_that_are_not_kept(accepted: Project, tmp_path: Path) -> None:
+    """Runs are shared with their evaluations instead of their weights, and a new task says what it cannot measure.
+    Shared through a folder: what asks S3 is the same, and asked by the other tests."""
+    accepted.dvc("remote", "add", "-d", "team", str(tmp_path / "remote"))
+    accepted.commit("a remote")
+    accepted.dvc("push", "-q", "--run-cache")
+    clone, colleague = Project(tmp_path / "clone"), Project(tmp_path / "colleague")
+    for each in (clone, colleague):
+        subprocess.run(["git", "clone", "-q", str(accepted.root), str(each.root)], check=True)
     clone.dvc("pull", "-q")
     params = clone.params
     params["proxy"]["keep_weights"] = False
@@ -140,9 +147,6 @@ def test_weights_that_are_not_kept(clone: Project, team: tuple[Project, Project]
     clone.commit("web revised again, weights dropped")
     clone.dvc("push", "-q", "--run-cache")
 
-    other = tmp_path / "other"
-    subprocess.run(["git", "clone", "-q", str(team[1].root), str(other)], check=True)
-    colleague = Project(other)
     colleague.dvc("pull", "-q")
     colleague.params = params
     revise(colleague, version=3)
