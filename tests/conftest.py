@@ -16,9 +16,9 @@ from tests.s3 import s3  # noqa: F401  # a fixture
 # Seconds that the tests of a module take together, roughly, where they are many: what takes long comes first, dealt to
 # the test processes, which take shares of a row of tests and steal what others have not begun.
 LONG = {
-    "test_pipeline": 400, "test_sharing": 380, "test_versions": 110, "test_slurm": 110, "test_scan_command": 70,
-    "test_token_tasks": 65, "test_external": 55, "test_ray": 55, "test_engine": 45, "test_repetition": 40,
-    "test_runtime": 40, "test_cost": 35, "test_leaves": 25, "test_cli": 20,
+    "test_pipeline": 300, "test_sharing": 220, "test_versions": 100, "test_slurm": 90, "test_scan_command": 60,
+    "test_token_tasks": 50, "test_ray": 50, "test_external": 40, "test_engine": 40, "test_repetition": 30,
+    "test_runtime": 30, "test_cost": 30, "test_leaves": 25, "test_cli": 20,
 }  # fmt: skip
 
 
