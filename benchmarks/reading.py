@@ -42,12 +42,13 @@ from rich.table import Table
 
 from olmix.core.digest import document_digest
 from olmix.core.seeds import generator
+from olmix.data import scan as scanning
 from olmix.data.corpus_scan import scan_corpus
 from olmix.data.manifest import prepare
 from olmix.data.memory import Memory
 from olmix.data.parallel import Readers
 from olmix.data.reading import Piece, Reading
-from olmix.data.scan import scan_piece, scan_shards
+from olmix.data.scan import scan_piece
 from olmix.data.shards import Shard, list_shards
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
@@ -155,7 +156,7 @@ def two_processes(console: Console, source: Path, folder: Path, repeats: int) ->
             memory.clear()
             memory.lower("", 1 << 120)  # a sample of a 256th, as of a domain that is large
             begin = time.perf_counter()
-            scan_shards(shards, Reading(), memory, readers)
+            scanning.scan(shards, Reading(), memory, readers)
             return time.perf_counter() - begin
 
     taken: dict[str, list[float]] = {"one": [], "started": [], "running": []}

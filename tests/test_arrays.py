@@ -143,7 +143,7 @@ def test_tokens_do_not_depend_on_whether_a_file_closes_its_documents(tmp_path: P
     for name, (write, file, reading) in LAYOUTS.items():
         write(tmp_path / name / file, DOCS)
         with Memory(tmp_path / f"{name}.sqlite", "way", 0) as memory:
-            found[name] = scan(list_shards(tmp_path / name, lambda _: True), reading, memory, Readers(1))[""]
+            found[name] = scan(list_shards(tmp_path / name, lambda _: True), reading, memory, Readers(1)).content[""]
     assert set(found.values()) == {found["npy"]}
     assert (found["npy"].documents, found["npy"].tokens) == (2, 7)
 

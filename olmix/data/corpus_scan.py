@@ -36,7 +36,7 @@ from olmix.data.corpus import (
 )
 from olmix.data.memory import Memory, healed
 from olmix.data.parallel import Readers
-from olmix.data.scan import Scanned, scan_shards
+from olmix.data.scan import Scanned, scan
 from olmix.data.shards import Shard, is_remote, local_path
 from olmix.data.source import DomainSource
 from olmix.errors import DataError, OlmixError
@@ -110,7 +110,7 @@ def _scan_corpus(
     with Memory(memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), budget) as memory:
         if full:
             memory.clear()
-        read = partial(scan_shards, shards, domain.reading, memory, readers, report, domain.domain_names)
+        read = partial(scan, shards, domain.reading, memory, readers, report, domain.domain_names)
 
         def scan_and_write() -> tuple[Corpus, Scanned]:
             parts, count = read()

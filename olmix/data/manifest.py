@@ -93,7 +93,7 @@ def _read_and_prepare(
     shards = shards_here(domain, allowed)
 
     def attempt(memory: Memory) -> dict[str, dict[str, Any]] | None:
-        content = scan(shards, domain.reading, memory, readers, report, domain.domain_names)
+        content = scan(shards, domain.reading, memory, readers, report, domain.domain_names).content
         return _prepare(domain, _remembered(memory, content, shards), tokenizer, limit, tokens)
 
     path, budget = memories / f"{domain.name}.sqlite", GUESS * limit
@@ -125,7 +125,7 @@ def scan_entry(
             way = domain.reading.digest(shards[0].kind)
             with Memory(memories / f"{domain.name}.sqlite", way, GUESS * limit) as memory:
                 content = healed(
-                    memory, lambda: scan(shards, domain.reading, memory, readers, report, domain.domain_names)
+                    memory, lambda: scan(shards, domain.reading, memory, readers, report, domain.domain_names).content
                 )
         _require_documents(domain, content)
         names = domain.domain_names(content)

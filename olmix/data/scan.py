@@ -116,6 +116,18 @@ def by_topic(topics: Sequence[str] | None, count: int) -> Iterator[tuple[str, li
     yield from places.items()
 
 
+class Scanned(NamedTuple):
+    """The content of every shard by name and topic, and how many shards had to be read."""
+
+    parts: dict[str, dict[str, Content]]
+    read: int
+
+    @property
+    def content(self) -> dict[str, Content]:
+        """The content of all shards together, by topic."""
+        return add_topics(self.parts.values())
+
+
 def scan(
     shards: Sequence[Shard],
     reading: Reading,
@@ -123,31 +135,12 @@ def scan(
     readers: Readers,
     report: Report = silent,
     accept: Accept = len,
-) -> dict[str, Content]:
-    """The content of a domain by topic; reads only shards that `memory` does not know, and remembers them.
+) -> Scanned:
+    """The content of a domain, shard by shard; reads only shards that `memory` does not know, and remembers them.
 
     `accept` is given all topics so far as soon as there is a new one, to raise before more is read. Raises DataError,
     and what was finished before is remembered; DamagedMemoryError.
     """
-    return add_topics(scan_shards(shards, reading, memory, readers, report, accept).parts.values())
-
-
-class Scanned(NamedTuple):
-    """The content of every shard by name and topic, and how many shards had to be read."""
-
-    parts: dict[str, dict[str, Content]]
-    read: int
-
-
-def scan_shards(
-    shards: Sequence[Shard],
-    reading: Reading,
-    memory: Memory,
-    readers: Readers,
-    report: Report = silent,
-    accept: Accept = len,
-) -> Scanned:
-    """As `scan`, the content of each shard by its name."""
     try:
         return _scan(shards, reading, memory, readers, report, accept)
     except sqlite3.OperationalError as error:
