@@ -255,6 +255,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="repeats, interleaved; the tables show medians")
     arguments = parser.parse_args()
     size = arguments.megabytes * 1_000_000
+    if arguments.gigabytes * 1000 < 4 * arguments.megabytes:
+        parser.error("--gigabytes must be at least 4 times --megabytes / 1000, or the three domains are no three sizes")
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
