@@ -23,10 +23,12 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from olmix.cores import cores
 from olmix.data.tokenizer import Tokens
@@ -176,7 +178,11 @@ def library_loss() -> None:
 def stock_optimiser() -> None:
     """AdamW as torch chooses to run it on a CPU."""
     single_thread()
-    optimiser.AdamW.fused = None
+
+    def unfused(*tensors: list[Tensor], fused: bool, **settings: Any) -> None:
+        adamw(*tensors, **settings)
+
+    optimiser.adamw = unfused
 
 
 def plain_thread() -> None:

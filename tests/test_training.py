@@ -95,9 +95,8 @@ from tests.test_training import markov, short, train
 train(short(1), [markov(0)], ["a"], [8], 0)
 print("torch._dynamo" in sys.modules)
 """
-    assert (
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
-    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
 
 
 def test_steps_are_those_of_the_optimiser_of_torch() -> None:

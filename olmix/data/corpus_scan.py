@@ -20,7 +20,7 @@ import yaml
 import zstandard
 
 from olmix.core.digest import MODULUS, document_digest, to_hex
-from olmix.data.content import WHOLE, Content, Topics, add_topics
+from olmix.data.content import WHOLE, Content, Topics
 from olmix.data.corpus import (
     ALL,
     COLUMNS,
@@ -113,14 +113,14 @@ def _scan_corpus(
         read = partial(scan, shards, domain.reading, memory, readers, report, domain.domain_names)
 
         def scan_and_write() -> tuple[Corpus, Scanned]:
-            parts, count = read()
-            content = add_topics(parts.values())
+            found = read()
+            content = found.content
             if not all(memory.is_full(topic) for topic in content):  # shards that are gone took documents with them
                 memory.clear()
-                parts, count = read()
+                found = read()
             if not any(c.documents for c in content.values()):
                 raise DataError(f"{root}: no document fits params.yaml: {domain.entry}.where; nothing was written")
-            return write_corpus(domain, root, shards, parts, content, memory), Scanned(parts, count)
+            return write_corpus(domain, root, shards, found.parts, content, memory), found
 
         corpus, scanned = healed(memory, scan_and_write)
     now = {name: {t: c for t, c in topics.items() if c.documents} for name, topics in scanned.parts.items()}

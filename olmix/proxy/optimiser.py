@@ -7,7 +7,7 @@ of every process that trains, which is more than a small proxy takes. Matrices d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,10 +23,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class AdamW:
-    """The optimiser of one run, over weights on one device; its moments begin at 0."""
-
-    fused: ClassVar[bool | None] = True
-    """One kernel for all of a step; None lets torch choose."""
+    """The optimiser of one run, over weights on one device; its moments, each of its weight's shape, begin at 0."""
 
     def __init__(self, recipe: Recipe, weights: Weights) -> None:
         self._recipe = recipe
@@ -41,7 +38,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Move the weights by their gradients and forget the gradients."""
+        """Move the weights by their gradients, of which each has one, and forget the gradients."""
         for names, weight_decay in self._groups:
             adamw(
                 [self._weights[name] for name in names],
@@ -50,7 +47,7 @@ class AdamW:
                 [self._squares[name] for name in names],
                 [],
                 [self._steps[name] for name in names],
-                fused=self.fused,
+                fused=True,
                 amsgrad=False,
                 beta1=self._recipe.beta1,
                 beta2=self._recipe.beta2,
@@ -67,7 +64,8 @@ class AdamW:
         return {f"{moment}.{name}": tensor for moment, held in self._moments() for name, tensor in held.items()}
 
     def restore(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Go on after `done` steps from what `state` gave then."""
+        """Go on after `done` steps from what `state` gave then, in memory of its own; raises KeyError for a moment that
+        is missing."""
         for moment, held in self._moments():
             for name, tensor in held.items():
                 tensor.copy_(state[f"{moment}.{name}"])
