@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from olmix.core.order import even_order, plan_order
 from olmix.errors import TrainingError
-from olmix.proxy.order import plan_order
 
 Sets = list[tuple[str, int, int]]  # identity, rows, count
 
@@ -67,6 +67,28 @@ def test_epochs_and_seeds_are_permuted_differently() -> None:
     walk = [row for _, row in read([("a", 50, 100)], 0)]
     assert walk[:50] != walk[50:]
     assert walk != [row for _, row in read([("a", 50, 100)], 1)]
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 2**40))
+def test_a_set_that_is_read_in_order_gives_its_first_rows_from_some_place_on(rows: int, count: int, seed: int) -> None:
+    count = min(count, rows)
+    _, walked = plan_order([count], [rows], ["a"], seed, in_order=["a"])
+    assert sorted(walked) == list(range(count))
+    assert ((np.diff(walked) == 1) | (np.diff(walked) == 1 - count)).all()
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=8))
+def test_members_alternate_evenly(counts: list[int]) -> None:
+    order = even_order(counts, [f"m{k}" for k in range(len(counts))])
+    assert np.bincount(order, minlength=len(counts)).tolist() == counts
+    for n in range(len(order)):
+        expected = np.array(counts) * n / max(1, sum(counts))
+        assert np.abs(np.bincount(order[:n], minlength=len(counts)) - expected).max() <= 3
+
+
+def test_many_small_members_do_not_all_come_at_once() -> None:
+    order = even_order([1] * 200 + [200], [f"m{k}" for k in range(201)])
+    assert np.abs(np.histogram(np.flatnonzero(order < 200), 4, (0, 400))[0] - 50).max() < 25
 
 
 def test_labels_are_mixed() -> None:

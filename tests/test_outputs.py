@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.fitting import FitSettings
 from olmix.core.laws import law_kinds
+from olmix.core.order import plan_order
 from olmix.core.plan import EMPTY, Reuse, make_plan
 from olmix.data.tokensets import draw_virtual, identity_of, open_token_sets, read_tokens, rows_of, write_tokens
 from olmix.errors import DataError, SwarmError
@@ -56,6 +58,26 @@ def test_the_virtual_set_holds_its_members_in_their_exact_ratios(sets: Path) -> 
     assert counts == {"a": 40, "b": 24, "c": 16}
     renamed = {"x": opened["a"], "y": opened["b"], "z": opened["c"]}
     assert identity_of(draw_virtual({"z": 0.2, "y": 0.3, "x": 0.5}, renamed, 8, 80)) == identity_of(virtual)
+
+
+@given(st.floats(0.02, 1.0), st.integers(0, 10**6))
+def test_a_run_reads_members_through_the_virtual_set_as_it_reads_them_directly(share: float, seed: int) -> None:
+    """By their ratios, rows from all over their samples, and none once more before all were read as often."""
+    with TemporaryDirectory() as folder:
+        lengths = {"long": 400, "short": 30, "tiny": 3}
+        for k, (name, rows) in enumerate(lengths.items()):
+            ids = k * 10_000 + np.arange(rows * 8 + 1)  # the first id of a row tells its member and its place
+            write_tokens(Path(folder) / f"{name}.npy", ids.astype("<u4"))
+        opened = open_token_sets(Path(folder), 8)
+        ratios = {"long": 0.6, "short": 0.3, "tiny": 0.1}
+        virtual = draw_virtual(ratios, opened, 8, 300)
+    count = max(1, round(share * 300))
+    _, rows = plan_order([count], [300], ["v"], seed, in_order=["v"])
+    read = virtual[rows][:, 0].astype(int)
+    for k, (name, available) in enumerate(lengths.items()):
+        times = np.bincount(read[read // 10_000 == k] % 10_000 // 8, minlength=available)
+        assert abs(times.sum() - count * ratios[name]) <= 2
+        assert times.max() - times.min() <= 1
 
 
 def test_a_set_that_is_too_short_or_no_set_is_one_clear_line(tmp_path: Path) -> None:

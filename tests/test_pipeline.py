@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -103,6 +104,19 @@ def test_a_revised_domain_runs_its_prepare_and_a_reduced_swarm(accepted: Project
     diff = json.loads(accepted.olmix("diff", "--json").out)
     assert diff["domains"]["web"]["change"] == pytest.approx(new["web"] - old["web"])
     assert accepted.repro().stages == []
+
+
+def test_the_virtual_set_holds_rows_from_all_over_its_members(accepted: Project) -> None:
+    write_shards(accepted.root / "data/web", documents("web", version=1))
+    accepted.expect("dvc", "repro", "collapse")
+    virtual = np.load(accepted.root / "build/collapsed/@virtual.npy")
+    drawn = {tuple(row) for row in virtual.tolist()}
+    for name in ("code", "math"):
+        sample = np.load(accepted.root / f"build/tokens/{name}.npy")
+        rows = [tuple(sample[at : at + 33].tolist()) for at in range(0, len(sample) - 32, 32)]
+        places = [place for place, row in enumerate(rows) if row in drawn]
+        assert 10 < len(places) < len(rows) / 2, "some of the sample"
+        assert 0.35 < np.mean(places) / len(rows) < 0.65, f"{name}: not a prefix"
 
 
 def test_other_shards_run_one_prepare_and_nothing_else(accepted: Project) -> None:

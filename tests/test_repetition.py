@@ -14,8 +14,8 @@ from olmix.core.dataset import Dataset, Domain
 from olmix.core.plan import EMPTY, Plan, Reuse, make_plan
 from olmix.core.repetition import Scale
 from olmix.data.manifest import TOKENS
-from olmix.data.tokensets import draw_virtual, open_token_sets, read_tokens, rows_of, write_tokens
-from olmix.outputs.collapsed import COLLAPSED, coarse_domains, part_of, token_sets, write_collapsed
+from olmix.data.tokensets import draw_rows, draw_virtual, open_token_sets, read_tokens, rows_of, write_tokens
+from olmix.outputs.collapsed import COLLAPSED, coarse_domains, token_sets, write_collapsed
 from olmix.proxy.recipe import Recipe
 from olmix.runs.record import published, spec_for
 from tests.project import Project
@@ -72,19 +72,24 @@ def test_records_show_the_repetition_of_the_target(plan: Plan) -> None:
     assert open_token_sets(COLLAPSED, LENGTH)["mid"].rows == 499
 
 
-def test_the_part_is_the_first_of_the_sample_and_the_sample_stays(plan: Plan) -> None:
+def test_the_part_is_of_all_the_sample_and_the_sample_stays(plan: Plan) -> None:
     sets = token_sets(plan, LENGTH, SCALE)
     whole = rows_of(read_tokens(TOKENS / "big.npy"), LENGTH)
-    assert np.array_equal(rows_of(read_tokens(sets["big"].path), LENGTH), whole[:250])
+    part = rows_of(read_tokens(sets["big"].path), LENGTH)
+    places = [int(np.flatnonzero((whole == row).all(axis=1))[0]) for row in part]
+    assert len(set(places)) == 250
+    assert np.abs(np.histogram(places, 5, (0, len(whole)))[0] - 50).max() < 20, "rows from every fifth of the sample"
     assert len(read_tokens(TOKENS / "big.npy")) == 20_000
     assert sets["big"].identity != token_sets(plan, LENGTH, None)["big"].identity
 
 
-def test_a_part_of_all_rows_is_the_whole_with_its_remainder() -> None:
-    tokens = np.arange(8 * 5 + 1 + 6, dtype="<u2")
-    assert part_of(tokens, 5, 8) is tokens
-    assert part_of(tokens, 9, 8) is tokens
-    assert len(part_of(tokens, 4, 8)) == 33
+def test_a_smaller_part_is_of_the_larger_and_a_part_of_all_rows_the_whole() -> None:
+    tokens = np.arange(8 * 50 + 1 + 6, dtype="<u2")
+    assert draw_rows(tokens, "a", 50, 8) is tokens
+    assert draw_rows(tokens, "a", 90, 8) is tokens
+    larger, smaller = ({tuple(row) for row in draw_rows(tokens, "a", rows, 8).tolist()} for rows in (40, 7))
+    assert len(smaller) == 7
+    assert smaller < larger
 
 
 def test_members_of_the_virtual_domain_repeat_as_the_target_s_do(plan: Plan) -> None:

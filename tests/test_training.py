@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from olmix.core.order import plan_order
 from olmix.data.tokenizer import Tokens
 from olmix.errors import DataError, TrainingError
 from olmix.proxy import recipe as recipes
 from olmix.proxy import training
 from olmix.proxy.model import Weights, initialise, row_losses
 from olmix.proxy.optimiser import AdamW
-from olmix.proxy.order import plan_order
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.training import CURVE_POINTS, Diverged, load_weights, save_weights, single_thread, train
 

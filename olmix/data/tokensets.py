@@ -7,6 +7,7 @@ recognised whatever a domain is called and wherever the file lies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import IO, Any
 import numpy as np
 import xxhash
 
+from olmix.core.order import even_order, walk
 from olmix.core.quantise import largest_remainder
+from olmix.core.virtual import VIRTUAL
 from olmix.data.tokenizer import Tokens
 from olmix.errors import DataError
 from olmix.files import write_atomically
@@ -117,12 +120,13 @@ def rows_of(tokens: Tokens, sequence_length: int) -> Tokens:
 
 @dataclass(frozen=True)
 class TokenSet:
-    """A token set on disk, by name: its identity and its rows."""
+    """A token set on disk, by name: its identity, its rows, and whether runs read its first rows as they lie."""
 
     name: str
     path: Path
     identity: str
     rows: int
+    in_order: bool = False
 
 
 def open_token_sets(folder: Path, sequence_length: int, names: Collection[str] | None = None) -> dict[str, TokenSet]:
@@ -137,21 +141,37 @@ def open_token_sets(folder: Path, sequence_length: int, names: Collection[str] |
                 f"domain {path.stem}: {tokens.size} tokens are less than one sequence of {sequence_length}; "
                 "give it more text or remove it from params.yaml: domains"
             )
-        sets[path.stem] = TokenSet(path.stem, path, identity_of(tokens), rows)
+        sets[path.stem] = TokenSet(path.stem, path, identity_of(tokens), rows, in_order=path.stem == VIRTUAL)
     return sets
+
+
+def draw_rows(tokens: Tokens, identity: str, rows: int, length: int) -> Tokens:
+    """A token set of `rows` rows from all over `tokens`, (rows, length + 1); all of it when it has no more.
+
+    Fewer rows are some of more rows. `identity` is that of `tokens`.
+    """
+    available = rows_of(tokens, length)
+    if rows >= len(available):
+        return tokens
+    return available[np.sort(walk(len(available), rows, "part", identity))]
 
 
 def draw_virtual(ratios: Mapping[str, float], sets: Mapping[str, TokenSet], length: int, rows: int) -> Tokens:
     """The virtual domain's token set, (rows, length + 1): from each member its exact share, by largest remainder.
 
-    A member's rows are taken in the order of its sample, from the start again when there are too few. Members follow
-    each other by identity, so names do not matter.
+    A member's rows come from all over its sample, and alternate evenly with those of the others (`core/order.py`).
+    Members of one identity are one content, and their names do not matter.
     """
-    members = sorted(ratios, key=lambda name: (sets[name].identity, name))
-    counts = largest_remainder(np.array([ratios[name] for name in members]), rows)
-    drawn = []
-    for name, count in zip(members, counts.tolist(), strict=True):
+    alike: dict[str, list[str]] = {}
+    for name in sorted(ratios):
+        alike.setdefault(sets[name].identity, []).append(name)
+    members = sorted(alike)
+    shares = np.array([math.fsum(ratios[name] for name in alike[member]) for member in members])
+    counts = largest_remainder(shares, rows).tolist()
+    order = even_order(counts, members)
+    drawn: Tokens = np.empty((rows, length + 1), dtype=read_tokens(sets[alike[members[0]][0]].path).dtype)
+    for k, (member, count) in enumerate(zip(members, counts, strict=True)):
         if count:
-            available = rows_of(read_tokens(sets[name].path), length)
-            drawn.append(available[np.arange(count) % len(available)])
-    return np.concatenate(drawn)
+            available = rows_of(read_tokens(sets[alike[member][0]].path), length)
+            drawn[order == k] = available[walk(len(available), count, "virtual", "rows", member)]
+    return drawn

@@ -12,12 +12,12 @@ from olmix.core.plan import Plan
 from olmix.core.virtual import VIRTUAL
 from olmix.data.manifest import TOKENS, sample_path
 from olmix.data.tokenizer import Tokens
-from olmix.data.tokensets import TokenSet, draw_virtual, identity_of, row_count
+from olmix.data.tokensets import TokenSet, draw_rows, draw_virtual, identity_of, row_count
 from olmix.errors import OlmixError
 from olmix.faces.config import Params
 from olmix.faces.runtime import Runtime
 from olmix.files import read_json, write_json
-from olmix.outputs.collapsed import part_of, token_sets
+from olmix.outputs.collapsed import token_sets
 from olmix.outputs.evaluations import training_jobs
 from olmix.outputs.proxies import swarm_specs
 from olmix.outputs.swarm_file import make_swarm
@@ -133,11 +133,12 @@ def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[st
     sets = token_sets(plan, recipe.sequence_length, scale, [n for n in needed if n not in samples])
     length = recipe.sequence_length
     for name, tokens in samples.items():
-        part = part_of(tokens, scale.rows(plan.dataset.domains[name].tokens), length) if scale else tokens
+        rows = scale.rows(plan.dataset.domains[name].tokens) if scale else row_count(tokens, length)
+        part = draw_rows(tokens, identity_of(tokens), rows, length)
         sets[name] = TokenSet(name, TOKENS / f"{name}.npy", identity_of(part), row_count(part, length))
     if plan.space.members:
         drawn = draw_virtual(plan.space.members, sets, recipe.sequence_length, recipe.sequences)
-        sets[VIRTUAL] = TokenSet(VIRTUAL, TOKENS, identity_of(drawn), len(drawn))
+        sets[VIRTUAL] = TokenSet(VIRTUAL, TOKENS, identity_of(drawn), len(drawn), in_order=True)
     swarm = make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
     specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
     paths, tokenizer = params.task_paths(), params.load_tokenizer()

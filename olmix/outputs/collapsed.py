@@ -13,14 +13,13 @@ from olmix.core.plan import Plan
 from olmix.core.repetition import Scale
 from olmix.core.virtual import VIRTUAL
 from olmix.data.manifest import TOKENS
-from olmix.data.tokenizer import Tokens
 from olmix.data.tokensets import (
     TokenSet,
+    draw_rows,
     draw_virtual,
     identity_of,
     open_token_sets,
     read_tokens,
-    row_count,
     write_tokens,
 )
 from olmix.files import output_folder
@@ -44,16 +43,11 @@ def token_sets(
     return {name: _cut(sets[name], scale.rows(plan.dataset.domains[name].tokens), sequence_length) for name in sets}
 
 
-def part_of(tokens: Tokens, rows: int, sequence_length: int) -> Tokens:
-    """The first `rows` rows of a stream of token ids, or all of it when it has no more."""
-    return tokens if rows >= row_count(tokens, sequence_length) else tokens[: rows * sequence_length + 1]
-
-
 def _cut(token_set: TokenSet, rows: int, sequence_length: int) -> TokenSet:
-    """The first rows of a sample, which is in the order of its documents' hashes: as good as drawn at random."""
+    """Rows from all over a sample, as many as a proxy may be shown."""
     if rows >= token_set.rows:
         return token_set
-    tokens = part_of(read_tokens(token_set.path), rows, sequence_length)
+    tokens = draw_rows(read_tokens(token_set.path), token_set.identity, rows, sequence_length)
     identity = identity_of(tokens)
     # Named by its content: a run that is under way reads what it was given, whatever is planned meanwhile.
     path = CUT / f"{identity}.npy"

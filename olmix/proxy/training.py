@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from olmix.core.order import plan_order
 from olmix.data.tokenizer import Tokens
 from olmix.errors import DataError, TrainingError
 from olmix.files import write_bytes
@@ -31,7 +32,6 @@ from olmix.proxy.checkpoint import Checkpoint
 from olmix.proxy.curves import CURVE_POINTS, Curve, Diverged, Losses, SetCurve, require_finite
 from olmix.proxy.model import Weights, initialise, row_losses
 from olmix.proxy.optimiser import MOMENTS, AdamW
-from olmix.proxy.order import plan_order
 from olmix.proxy.recipe import Recipe
 
 __all__ = [
@@ -83,13 +83,14 @@ def train(
     counts: Sequence[int],
     seed: int,
     *,
+    in_order: Collection[str] = (),
     device: str = "cpu",
     on_progress: Callable[[int], None] | None = None,
     checkpoint: Checkpoint | None = None,
     arithmetic: Arithmetic | None = None,
 ) -> Trained:
     """Train a proxy on `counts[i]` sequences of `token_sets[i]`, (rows, sequence_length + 1), named
-    `identities[i]`.
+    `identities[i]`; of those in `in_order` the first rows, as they lie.
 
     `on_progress` gets the tokens of a step after each step, and first those of a checkpoint that it goes on from; when
     it raises, the run writes a checkpoint and stops. The caller clears the checkpoint when it has kept the result.
@@ -100,7 +101,7 @@ def train(
     recipe.validate()
     _check(recipe, token_sets, identities, counts)
     arithmetic = arithmetic_of(device) if arithmetic is None else arithmetic
-    labels, rows = plan_order(counts, [len(tokens) for tokens in token_sets], identities, seed)
+    labels, rows = plan_order(counts, [len(tokens) for tokens in token_sets], identities, seed, in_order)
     weights = {name: weight.to(device).requires_grad_() for name, weight in initialise(recipe, seed).items()}
     optimiser = AdamW(recipe, weights)
     losses = Losses(recipe, device)

@@ -19,7 +19,7 @@ from olmix.core.quantise import largest_remainder
 from olmix.data.tokensets import TokenSet
 from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 
-INPUTS = ("version", "recipe", "seed", "counts")
+INPUTS = ("version", "recipe", "seed", "counts", "in_order")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,13 @@ class RunSpec:
         for name in self.used:  # one content under two names is read as one
             identity = self.sets[name].identity
             counts[identity] = counts.get(identity, 0) + self.counts[name]
-        return {"version": RECIPE_VERSION, "recipe": asdict(self.recipe), "seed": self.seed, "counts": counts}
+        inputs = {"version": RECIPE_VERSION, "recipe": asdict(self.recipe), "seed": self.seed, "counts": counts}
+        return {**inputs, "in_order": self.in_order} if self.in_order else inputs
+
+    @property
+    def in_order(self) -> list[str]:
+        """Identities of the token sets whose first rows the run reads as they lie."""
+        return sorted(self.sets[name].identity for name in self.used if self.sets[name].in_order)
 
     @property
     def key(self) -> str:
@@ -66,7 +72,7 @@ class RunSpec:
 
 def content_of(record: Mapping[str, Any]) -> bytes:
     """What a run was made from, out of its record, as the canonical bytes that its key is the digest of."""
-    return orjson.dumps({name: record[name] for name in INPUTS}, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps({name: record[name] for name in INPUTS if name in record}, option=orjson.OPT_SORT_KEYS)
 
 
 def spec_for(

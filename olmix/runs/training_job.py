@@ -118,6 +118,7 @@ class TrainingJob:
             [spec.sets[name].identity for name in names],
             [spec.counts[name] for name in names],
             spec.seed,
+            in_order=spec.in_order,
             device=setup.device,
             on_progress=progress,
             checkpoint=checkpoint,

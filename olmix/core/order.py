@@ -1,0 +1,88 @@
+"""The order in which sequences are read: a plan that is known before the first step, not a stream.
+
+A run reads `counts[i]` sequences of token set i. Which set comes next is a shuffle of labels; which of its
+rows is a walk through permutations of them, a new one each epoch. Labels are drawn from a stream named by the
+seed, rows from streams named by (seed, the set's identity, epoch). So repetition is exact and known up front,
+any step can be taken up again, and neither names nor positions of sets nor workers matter; runs of one seed
+read a set in the same order, so that their difference is the mixture. It costs memory: 12 bytes a sequence.
+
+The virtual domain's set is drawn once and read by every run, so the walks through its members lie in the set:
+
+    member a, rows walked    7 2 5 0 | 3 7 1 ...      every epoch is all of a's rows, shuffled
+    member b, rows walked    4 1 3 ...
+    the set, in order        a7 b4 a2 a5 b1 a0 a3 b3 a7 a1 ...
+
+Members alternate evenly. So the first n rows of the set, for every n, hold each member by its ratio, to a row or
+two, and of each member what a run that reads it directly would read: rows from all over its sample, none a second
+time before all were read once. A run that wants n rows therefore reads the first n, starting where its seed says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from olmix.core.seeds import generator
+from olmix.errors import TrainingError
+
+
+def plan_order(
+    counts: Sequence[int],
+    rows: Sequence[int],
+    identities: Sequence[str],
+    seed: int,
+    in_order: Collection[str] = (),
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """For every sequence of a run, in order: the index of its token set, and the row in it; both (sum of
+    counts,).
+
+    `counts` are sequences to read of each set, `rows` the sequences it has, `identities` its content digest,
+    `in_order` the identities of sets whose first rows are read as they lie. Sets of one identity are one content
+    under several names: they share a walk, whichever of them a sequence is counted for. Raises TrainingError when a
+    set that must be read has no rows.
+    """
+    for identity, count, available in zip(identities, counts, rows, strict=True):
+        if count < 0 or (count and not available):
+            raise TrainingError(f"token set {identity}: cannot read {count} sequences of {available}; run dvc repro")
+    by_identity = sorted(range(len(counts)), key=lambda i: identities[i])
+    labels = np.repeat(np.array(by_identity, dtype=np.int32), [counts[i] for i in by_identity])
+    labels = generator("proxy", "order", seed, "labels").permutation(labels)
+
+    walked = np.empty(len(labels), dtype=np.int64)
+    for identity in sorted(set(identities)):
+        same = [i for i in by_identity if identities[i] == identity]
+        places = np.flatnonzero(np.isin(labels, same))
+        if len(places):
+            names = ("proxy", "order", seed, "rows", identity)
+            way = _rotated if identity in in_order else walk
+            walked[places] = way(rows[same[0]], len(places), *names)
+    return labels, walked
+
+
+def walk(rows: int, count: int, *names: str | int) -> NDArray[np.int64]:
+    """`count` of `rows` rows, (count,): permutations of all of them, one after another, from streams named `names`."""
+    epochs = -(-count // rows)
+    permutations = [generator(*names, epoch).permutation(rows) for epoch in range(epochs)]
+    return np.concatenate(permutations)[:count] if permutations else np.empty(0, dtype=np.int64)
+
+
+def _rotated(rows: int, count: int, *names: str | int) -> NDArray[np.int64]:
+    """The first `count` of `rows` rows as they lie, (count,), beginning at a place that `names` draw."""
+    start = int(generator(*names).random() * count)
+    return (start + np.arange(count)) % count % rows
+
+
+def even_order(counts: Sequence[int], identities: Sequence[str]) -> NDArray[np.int64]:
+    """For every sequence of a set that `counts[i]` sequences of member i make, in order: its member, (sum of counts,).
+
+    Members alternate evenly: the first n sequences hold n counts[i] / sum(counts) of member i, a sequence or two off.
+    Where a member comes first is drawn by its identity, so that many small members do not all come at once.
+    """
+    sizes = np.asarray(counts, dtype=np.int64)
+    members = np.repeat(np.arange(len(sizes)), sizes)
+    nth = np.arange(len(members)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    offsets = np.array([generator("virtual", "offset", identity).random() for identity in identities])
+    order: NDArray[np.int64] = members[np.argsort((nth + offsets[members]) / sizes[members], kind="stable")]
+    return order
