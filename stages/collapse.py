@@ -1,7 +1,7 @@
 """collapse: the token sets that the swarm draws from, the virtual domain's included."""
 
-from olmix.faces.config import load_params
 from olmix.faces.entry import run
+from olmix.faces.keys import params_for
 from olmix.faces.progress import warn
 from olmix.files import output_folder
 from olmix.outputs.collapsed import COLLAPSED, write_collapsed
@@ -10,7 +10,7 @@ from olmix.outputs.plan_file import read_plan
 
 
 def main() -> None:
-    params = load_params()
+    params = params_for("collapse")
     plan = read_plan()
     if plan.duplicates:
         warn(f"the same documents under several names: {'; '.join(map(' = '.join, plan.duplicates))}")

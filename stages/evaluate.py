@@ -1,7 +1,7 @@
 """evaluate: bits per byte of every task for every proxy, measured here or read from external/."""
 
-from olmix.faces.config import load_params
 from olmix.faces.entry import run
+from olmix.faces.keys import params_for
 from olmix.faces.progress import require_all, run_with_progress, warn
 from olmix.faces.runtime import load_runtime
 from olmix.outputs.evaluations import MEASURED, evaluation_jobs, require_weights, share_runs, write_evaluations
@@ -13,7 +13,7 @@ from olmix.runs.journal import Journal
 
 
 def main() -> None:
-    params = load_params()
+    params = params_for("evaluate")
     if params.proxy.external:
         swarm = read_swarm()
         metrics = read_metrics(swarm, params.tasks.names)
@@ -22,10 +22,11 @@ def main() -> None:
         write_external_evaluations(swarm, metrics)
         return
     journal, shared, keep = Journal(), RunCache(warn, said=[NO_REMOTE]), params.proxy.keep_weights
-    records = read_runs(keep)
-    jobs = evaluation_jobs(records, params.task_paths(), params.load_tokenizer(), journal)
+    tokenizer = params.load_tokenizer()
+    records = read_runs(keep, params.recipe(tokenizer.vocabulary))
+    jobs = evaluation_jobs(records, params.task_paths(), tokenizer, journal)
     outcome = run_with_progress("evaluate", jobs, journal, load_runtime(), shared, require_weights)
-    write_evaluations(records, require_all(outcome))
+    write_evaluations(jobs, records, require_all(outcome))
     share_runs(jobs, journal, MEASURED, shared, keep)
 
 

@@ -1,7 +1,7 @@
 """fit: a law for every task, and how far to trust it."""
 
-from olmix.faces.config import load_params
 from olmix.faces.entry import run
+from olmix.faces.keys import params_for
 from olmix.faces.progress import warn
 from olmix.outputs.evaluations import read_results
 from olmix.outputs.law_file import fit_laws, write_fit
@@ -9,7 +9,7 @@ from olmix.outputs.swarm_file import read_swarm
 
 
 def main() -> None:
-    params, swarm = load_params(), read_swarm()
+    params, swarm = params_for("fit"), read_swarm()
     weights = params.task_weights()
     results = read_results(swarm.space.names, sorted(weights))
     fit = fit_laws(results, swarm.runs, weights, params.fit_settings())

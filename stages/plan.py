@@ -2,16 +2,16 @@
 
 from olmix.core.plan import make_plan
 from olmix.data.manifest import dataset_of, forget_undeclared, read_manifests
-from olmix.faces.config import load_params
 from olmix.faces.current import preflight
 from olmix.faces.entry import run
+from olmix.faces.keys import params_for
 from olmix.files import write_json
 from olmix.outputs.mixture_file import ACCEPTED, read_mixture
 from olmix.outputs.plan_file import PLAN, plan_to_json
 
 
 def main() -> None:
-    params = load_params()
+    params = params_for("plan")
     # A removed domain's outputs would change the hash of their folders for whoever still has them.
     forget_undeclared(params.domains, params.sources)
     dataset = dataset_of(read_manifests())

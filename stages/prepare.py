@@ -4,15 +4,16 @@ import os
 
 from olmix.data.manifest import prepare
 from olmix.data.parallel import Readers
-from olmix.faces.config import load_params
 from olmix.faces.entry import run
+from olmix.faces.keys import params_for
 from olmix.faces.progress import ProgressDisplay
 from olmix.pipeline import link_is_allowed
 
 
 def main() -> None:
-    name = os.environ["DVC_STAGE"].rpartition("@")[2]
-    params = load_params()
+    stage = os.environ["DVC_STAGE"].rpartition(":")[2]  # prepare@<domain> or partition@<source>
+    name = stage.partition("@")[2]
+    params = params_for(stage)
     tokenizer = params.load_tokenizer()
     with Readers() as readers, ProgressDisplay(f"prepare {name}", "shards", "bytes") as display:
         prepare(

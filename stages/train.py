@@ -1,8 +1,8 @@
 """train: a proxy for every mixture of the swarm."""
 
 from olmix.data.tokensets import open_token_sets
-from olmix.faces.config import load_params
 from olmix.faces.entry import run
+from olmix.faces.keys import params_for
 from olmix.faces.progress import SWARM, run_with_progress, warn
 from olmix.faces.runtime import load_runtime
 from olmix.files import output_folder
@@ -16,7 +16,7 @@ from olmix.runs.journal import Journal
 
 
 def main() -> None:
-    params, journal, swarm = load_params(), Journal(), read_swarm()
+    params, journal, swarm = params_for("train"), Journal(), read_swarm()
     if params.proxy.external:
         output_folder(PROXIES, empty=True, why=ELSEWHERE)
         return

@@ -1,7 +1,7 @@
 """validate: the proposal and its baselines, trained with fresh seeds and measured."""
 
-from olmix.faces.config import load_params
 from olmix.faces.entry import run
+from olmix.faces.keys import params_for
 from olmix.faces.progress import require_all, run_with_progress, warn
 from olmix.faces.runtime import load_runtime
 from olmix.outputs.collapsed import token_sets
@@ -14,7 +14,7 @@ from olmix.runs.journal import Journal
 
 
 def main() -> None:
-    params, runtime, journal = load_params(), load_runtime(), Journal()
+    params, runtime, journal = params_for("validate"), load_runtime(), Journal()
     shared = RunCache(warn, said=[NO_REMOTE])  # train has said that there is none
     keep, seeds = params.proxy.keep_weights, params.validation_seeds()
     if not seeds:  # also where proxies are trained elsewhere

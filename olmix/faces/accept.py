@@ -7,11 +7,11 @@ from typing import Any
 
 from olmix.errors import PipelineError
 from olmix.faces.config import load_params
+from olmix.faces.keys import AGAIN, stale
 from olmix.files import read_json
 from olmix.outputs.mixture_file import ACCEPTED, PROPOSED, read_mixture, write_mixture
 from olmix.outputs.plan_file import read_plan
 from olmix.outputs.validation import CARRIED, NATURAL, PROPOSAL, UNIFORM, VALIDATION
-from olmix.pipeline import stale_stages
 
 HEADING = "The accepted mixture: what the next change of the data is planned from. Written by `olmix accept`."
 
@@ -24,12 +24,20 @@ def accept() -> str:
     if not PROPOSED.exists():
         raise PipelineError(f"{PROPOSED}: no proposal yet; run dvc repro first")
     proposed, accepted = read_mixture(PROPOSED), read_mixture(ACCEPTED)
-    reuse = load_params().reuse_settings()
+    params = load_params()
+    reuse = params.reuse_settings()
     if (accepted.dataset, accepted.mixture, accepted.reuse) == (proposed.dataset, proposed.mixture, reuse):
         return f"{ACCEPTED} already holds this proposal."
-    stale = stale_stages()
-    if stale:
-        raise PipelineError(f"the pipeline is not up to date ({', '.join(stale)} changed); run dvc repro first")
+    pipeline = stale(params)
+    if pipeline.upgraded:
+        raise PipelineError(
+            f"{', '.join(pipeline.upgraded)}: this olmix computes another version of it than the one that made build/; "
+            f"{AGAIN}"
+        )
+    if pipeline.stages:
+        raise PipelineError(
+            f"the pipeline is not up to date ({', '.join(pipeline.stages)} changed); run dvc repro first"
+        )
     sections = {**proposed.sections, **_measured()}
     write_mixture(ACCEPTED, replace(proposed, base=read_plan().base, reuse=reuse, sections=sections), HEADING)
     return f"{ACCEPTED} now holds the proposal; commit it. The next dvc repro re-runs plan, and nothing else."

@@ -28,7 +28,8 @@ class PlanView:
     """A plan and what is said about it.
 
     `caps` (None when there is no target), swarm runs with and without reuse, runs of the validation, stale stages
-    (None when the pipeline was not asked), whether the accepted mixture is for this very dataset, whether the
+    (None when the pipeline was not asked), stages that this olmix computes otherwise and that no dvc repro would run by
+    itself, whether the accepted mixture is for this very dataset, whether the
     pipeline's own plan is the same already, whether the proxies are trained elsewhere, and what runs cost (None where
     nothing is trained here, or a plan is made from files).
     """
@@ -39,6 +40,7 @@ class PlanView:
     runs_without_reuse: int
     validation_runs: int
     stale: Sequence[str] | None = None
+    upgraded: Sequence[str] = ()
     accepted: bool = False
     same_plan: bool = False
     external: bool = False
@@ -55,7 +57,9 @@ class PlanView:
         behind = [
             stage
             for stage in self.stale or ()
-            if stage != "plan" and not stage.startswith(("prepare@", "partition@")) and not stage.endswith(".dvc")
+            if stage not in ("plan", "keys")
+            and not stage.startswith(("prepare@", "partition@"))
+            and not stage.endswith(".dvc")
         ]
         return self.accepted and self.same_plan and not behind
 
@@ -82,6 +86,7 @@ class PlanView:
             "cost": self.cost.to_json(runs, self.runs_without_reuse, self.validation_runs) if self.cost else None,
             "duplicates": [list(names) for names in plan.duplicates],
             "stale": list(self.stale) if self.stale is not None else None,
+            "upgraded": list(self.upgraded),
             "something_to_do": self.something_to_do,
         }
 
@@ -93,6 +98,16 @@ class PlanView:
 
     def to_text(self) -> str:
         """The plan as lines for a terminal."""
+        return f"{self._plan_text()}\n{self._upgrade()}" if self.upgraded else self._plan_text()
+
+    def _upgrade(self) -> str:
+        stages = sorted({stage.partition("@")[0] for stage in self.upgraded})
+        return (
+            f"This olmix computes {', '.join(stages)} in another way than the one that made build/. "
+            f"To build again with this one: dvc repro -f keys, then dvc repro"
+        )
+
+    def _plan_text(self) -> str:
         plan = self.plan
         if self.settled:
             todo = (

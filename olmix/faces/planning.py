@@ -13,13 +13,13 @@ from olmix.faces.checking import parse_count
 from olmix.faces.config import PARAMS, Params, load_params
 from olmix.faces.cost import cost_of, runs_at_hand
 from olmix.faces.current import current_manifests, preflight
+from olmix.faces.keys import stale
 from olmix.faces.plan_view import PlanView
 from olmix.faces.runtime import load_runtime
 from olmix.files import read_json
 from olmix.outputs.mixture_file import ACCEPTED, read_mixture
 from olmix.outputs.plan_file import PLAN, dataset_from_json, read_plan
 from olmix.outputs.validation import validation_size
-from olmix.pipeline import stale_stages
 
 # What params.yaml decides in a project; without one, a plan from files takes the recipe's.
 RUNS_PER_DOMAIN, REPETITION = 3, 4.0
@@ -34,6 +34,7 @@ def from_project(accepted: Path | None) -> PlanView:
     reuse = params.reuse_settings()
     plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
     preflight(params, plan)
+    pipeline = stale(params)
     cost = None
     if not params.proxy.external:
         recipe = params.recipe(params.load_tokenizer().vocabulary)
@@ -44,7 +45,8 @@ def from_project(accepted: Path | None) -> PlanView:
         runs=swarm_size(plan.dimensions, params.swarm.runs_per_domain) * params.swarm.repeats,
         runs_without_reuse=swarm_size(len(dataset.names), params.swarm.runs_per_domain) * params.swarm.repeats,
         validation_runs=validation_size(plan, params.validation_seeds()),
-        stale=stale_stages(),
+        stale=pipeline.stages,
+        upgraded=pipeline.upgraded,
         accepted=start.stands_for(dataset, reuse),
         same_plan=PLAN.exists() and read_plan() == plan,
         external=params.proxy.external,
