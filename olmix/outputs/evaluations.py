@@ -15,7 +15,7 @@ from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError
 from olmix.files import output_folder, read_json, write_bytes, write_json
 from olmix.outputs.proxies import weights_of
-from olmix.proxy.recipe import Recipe
+from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 from olmix.proxy.tasks import encode_task, read_task
 from olmix.runs.evaluation_job import EvaluationJob, TaskFile, keep_task
 from olmix.runs.journal import Journal, evaluations_to_bytes
@@ -99,12 +99,16 @@ def training_jobs(
     return [TrainingJob(spec, keep_weights, measured) for spec in specs]
 
 
-def write_evaluations(records: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write `<key>.json` for every run: its name, realised weights and seed, and its scores."""
-    output_folder(EVALUATIONS, empty=not records)
-    for key, record in records.items():
-        kept = {name: record[name] for name in ("run", "runs", "weights", "seed", "tokens")}
-        write_json(EVALUATIONS / f"{key}.json", {**kept, "tasks": scores[key]})
+def write_evaluations(
+    jobs: Sequence[EvaluationJob], records: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write `<key>.json` for every run: its name, realised weights and seed, and its scores, each with the identity of
+    what was measured."""
+    output_folder(EVALUATIONS, empty=not jobs)
+    for job in jobs:
+        kept = {name: records[job.key][name] for name in ("run", "runs", "weights", "seed", "tokens", "version")}
+        tasks = {task.name: {**scores[job.key][task.name], "identity": task.identity} for task in job.tasks}
+        write_json(EVALUATIONS / f"{job.key}.json", {**kept, "tasks": tasks})
 
 
 def share_runs(
@@ -148,8 +152,17 @@ class SwarmResults:
 
 
 def read_results(coordinates: Sequence[str], tasks: Sequence[str]) -> SwarmResults:
-    """The evaluations as matrices, rows in the order of the runs' names, columns as named."""
-    rows = sorted((read_json(path) for path in EVALUATIONS.glob("*.json")), key=lambda row: str(row["run"]))
+    """The evaluations as matrices, rows in the order of the runs' names, columns as named; raises DataError when they
+    are not all of one task, tokeniser and version."""
+    rows = sorted((_read_evaluation(path) for path in EVALUATIONS.glob("*.json")), key=lambda row: str(row["run"]))
+    for task in tasks:
+        # None where the proxies were trained elsewhere.
+        measured = {row["tasks"][task].get("identity") for row in rows}
+        if len(measured) > 1:
+            raise DataError(
+                f"{EVALUATIONS}: runs were measured on {len(measured)} versions of task {task} (of its text, its "
+                "tokens, or the code); dvc repro -f -s evaluate measures them again, then dvc repro"
+            )
     return SwarmResults(
         runs=tuple(row["run"] for row in rows),
         named=frozenset(run for row in rows for run in row["runs"]),
@@ -161,3 +174,14 @@ def read_results(coordinates: Sequence[str], tasks: Sequence[str]) -> SwarmResul
         if rows
         else np.zeros(len(tasks)),
     )
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = read_json(path)
+    version = row.get("version", RECIPE_VERSION)
+    if version != RECIPE_VERSION:
+        raise DataError(
+            f"{path}: a run of version {version}, and this olmix has {RECIPE_VERSION}; dvc repro -f -s train trains "
+            "again, then dvc repro"
+        )
+    return row

@@ -7,6 +7,7 @@ weights, byte for byte: what DVC's run-cache names single runs by, so that `dvc 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from olmix.data.tokensets import TokenSet
 from olmix.errors import DataError, TrainingError
 from olmix.files import output_folder, read_json, write_bytes, write_json
 from olmix.outputs.swarm_file import Swarm
-from olmix.proxy.recipe import Recipe
+from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 from olmix.runs.engine import Outcome
 from olmix.runs.journal import Journal, file_digest
 from olmix.runs.record import RunSpec, published, spec_for
@@ -73,11 +74,16 @@ def weights_of(key: str, journal: Journal) -> Path:
     return kept if kept.exists() else journal.weights_path(key)
 
 
-def read_runs(keep_weights: bool) -> dict[str, dict[str, Any]]:
-    """Records by key; raises DataError when weights are not those that the record was written for."""
-    records = {}
+def read_runs(keep_weights: bool, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Records by key; raises DataError for a run of another recipe, or of another version of the training code, and
+    when weights are not those that the record was written for."""
+    records, again = {}, "dvc repro -f -s train trains again, then dvc repro"
     for path in sorted(PROXIES.glob("*.json")):
         record = read_json(path)
+        if record["version"] != RECIPE_VERSION:
+            raise DataError(f"{path}: a run of version {record['version']}, this olmix has {RECIPE_VERSION}; {again}")
+        if record["recipe"] != asdict(recipe):
+            raise DataError(f"{path}: not a run of the recipe of params.yaml: proxy; {again}")
         weights = KEPT / f"{path.stem}.safetensors"
         if keep_weights and (not weights.exists() or file_digest(weights) != record["weights_digest"]):
             raise DataError(f"{weights}: not the weights that {path.name} names; remove {PROXIES} and run dvc repro")

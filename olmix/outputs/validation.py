@@ -79,34 +79,37 @@ def summarise(
 ) -> dict[str, Any]:
     """Mean BPB and its standard error over seeds by mixture, and the proposal's gain over each other mixture.
 
-    `scores` are by run key and task. A gain is the mean over seeds of the difference at the same seed; its standard
-    error is that of this mean. With one seed there is no standard error (null).
+    `scores` are by run key and task. With one seed there is no standard error (null).
     """
     total = math.fsum(task_weights.values())
     tasks = sorted(task_weights)
     share = np.array([task_weights[task] / total for task in tasks])
-    bpb = {
-        name: np.array([[scores[run.key][task]["bpb"] for task in tasks] for run in runs])
-        for name, runs in specs.items()
-    }
     result: dict[str, Any] = {}
     for name, runs in specs.items():
-        means = bpb[name] @ share
+        bpb = np.array([[scores[run.key][task]["bpb"] for task in tasks] for run in runs])
         result[name] = {
-            "mean_bpb": float(means.mean()),
-            "standard_error": _standard_error(means),
+            "mean_bpb": float((bpb @ share).mean()),
+            "standard_error": _standard_error(bpb @ share),
             "seeds": [run.seed for run in runs],
+            "by_seed": (bpb @ share).tolist(),
             "weights": dict(mixtures[name]),
-            "tasks": dict(zip(tasks, bpb[name].mean(axis=0).tolist(), strict=True)),
+            "tasks": dict(zip(tasks, bpb.mean(axis=0).tolist(), strict=True)),
         }
-        if name != PROPOSAL:
-            gains = means - bpb[PROPOSAL] @ share
-            result[name]["gain_of_proposal"] = {
-                "bpb": float(gains.mean()),
-                "standard_error": _standard_error(gains),
-                "relative": float(gains.mean() / means.mean()),
-            }
+    for name in [name for name in specs if name != PROPOSAL]:
+        result[name]["gain_of_proposal"] = gain_of(result, PROPOSAL, name)
     return result
+
+
+def gain_of(validation: Mapping[str, Any], mixture: str, over: str) -> dict[str, Any]:
+    """How much better `mixture` was measured than `over`, in BPB: the mean over seeds of the difference at the same
+    seed, its standard error, and the gain relative to `over`."""
+    before = np.array(validation[over]["by_seed"])
+    gains = before - np.array(validation[mixture]["by_seed"])
+    return {
+        "bpb": float(gains.mean()),
+        "standard_error": _standard_error(gains),
+        "relative": float(gains.mean() / before.mean()),
+    }
 
 
 def _standard_error(values: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
