@@ -78,12 +78,18 @@ def test_a_set_that_is_read_in_order_gives_its_first_rows_from_some_place_on(row
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=8))
-def test_members_alternate_evenly(counts: list[int]) -> None:
+def test_members_come_as_often_as_they_should(counts: list[int]) -> None:
     order = even_order(counts, [f"m{k}" for k in range(len(counts))])
     assert np.bincount(order, minlength=len(counts)).tolist() == counts
-    for n in range(len(order)):
-        expected = np.array(counts) * n / max(1, sum(counts))
-        assert np.abs(np.bincount(order[:n], minlength=len(counts)) - expected).max() <= 3
+
+
+def test_members_keep_their_ratios_and_batches_differ_as_if_drawn_at_random() -> None:
+    ratios = np.array([0.5, 0.3, 0.2])
+    order = even_order((5_000 * ratios).astype(int).tolist(), ["a", "b", "c"])
+    for n in range(0, 5_001, 50):
+        assert np.abs(np.bincount(order[:n], minlength=3) - n * ratios).max() <= 12
+    in_batches = (order.reshape(-1, 10) == 0).sum(axis=1)
+    assert in_batches.var() == pytest.approx(10 * 0.5 * 0.5, rel=0.2)
 
 
 def test_many_small_members_do_not_all_come_at_once() -> None:
