@@ -76,7 +76,7 @@ def test_a_run_reads_members_through_the_virtual_set_as_it_reads_them_directly(s
     read = virtual[rows][:, 0].astype(int)
     for k, (name, available) in enumerate(lengths.items()):
         times = np.bincount(read[read // 10_000 == k] % 10_000 // 8, minlength=available)
-        assert abs(times.sum() - count * ratios[name]) <= 2
+        assert abs(times.sum() - count * ratios[name]) <= 6
         assert times.max() - times.min() <= 1
 
 
@@ -164,7 +164,7 @@ def test_a_plan_that_recomputes_nothing_has_no_law() -> None:
 def test_gains_are_paired_by_seed_and_weighted_by_task(sets: Path) -> None:
     dataset = Dataset({n: Domain(k, t) for k, (n, t) in enumerate((("a", 800), ("b", 400), ("c", 32)))})
     plan = make_plan(dataset, EMPTY, Reuse())
-    mixtures = contenders(plan, {"a": 0.2, "b": 0.8, "c": 0.0})
+    mixtures = contenders(plan, {"a": 0.2, "b": 0.8, "c": 0.0}, dict.fromkeys("abc", 1.0))
     specs = validation_specs(mixtures, open_token_sets(sets, 8), RECIPE, 7, 2)
     assert {name: [run.seed for run in runs] for name, runs in specs.items()} == {
         name: [8, 9] for name in ("proposal", "natural", "uniform")

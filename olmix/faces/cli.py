@@ -144,11 +144,23 @@ def check(names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
 
 
 @cli.command(epilog=EXIT_CODES)
-def accept() -> int:
-    """Make the proposed mixture the accepted one; refuses when the pipeline is not up to date."""
-    from olmix.faces.accept import accept as accept_proposal
+@click.option("--carried", is_flag=True, help="Accept the accepted mixture carried over to today's domains.")
+@click.option("--natural", is_flag=True, help="Accept the natural mixture.")
+@click.option("--uniform", is_flag=True, help="Accept the uniform mixture.")
+@click.option("--anyway", is_flag=True, help="Accept it though it was not measured, or another was measured better.")
+def accept(carried: bool, natural: bool, uniform: bool, anyway: bool) -> int:
+    """Make the proposed mixture, or one of the baselines that it was measured against, the accepted one.
 
-    click.echo(accept_proposal())
+    Refuses when the pipeline is not up to date, and, without --anyway, a mixture that was never measured or that was
+    measured worse than another one by more than the standard error of their difference.
+    """
+    from olmix.faces.accept import accept as accept_mixture
+    from olmix.outputs.validation import CARRIED, NATURAL, PROPOSAL, UNIFORM
+
+    chosen = [name for name, given in ((CARRIED, carried), (NATURAL, natural), (UNIFORM, uniform)) if given]
+    if len(chosen) > 1:
+        raise click.UsageError(f"--{' and --'.join(chosen)}: name one of them")
+    click.echo(accept_mixture(chosen[0] if chosen else PROPOSAL, anyway))
     return OK
 
 

@@ -12,8 +12,10 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from olmix.core.dataset import Dataset
 from olmix.core.fitting import FitSettings
 from olmix.core.laws import AUTO, LOG_LINEAR, law_kinds
+from olmix.core.limits import domain_caps
 from olmix.core.plan import Reuse
 from olmix.core.repetition import Scale
 from olmix.core.swarm import Sampling
@@ -447,6 +449,10 @@ class Params(Section):
     def target_settings(self) -> Target:
         """The run that the mixture is for."""
         return Target(self.target.tokens, self.target.repetition)
+
+    def caps(self, dataset: Dataset) -> dict[str, float]:
+        """The largest share that the limits leave each domain."""
+        return domain_caps(dataset, self.target.tokens, self.target.repetition)
 
     def reuse_settings(self) -> Reuse:
         """The reuse settings of the plan."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from olmix.core.limits import domain_caps, require_feasible
+from olmix.core.limits import require_feasible
 from olmix.core.plan import Plan
 from olmix.data.manifest import manifest_is_current, prepare, read_manifest, sample_path, scan_entry
 from olmix.data.parallel import Readers, together
@@ -78,8 +78,7 @@ def preflight(params: Params, plan: Plan) -> None:
     """
     load_runtime()
     target = params.target_settings()
-    caps = domain_caps(plan.dataset, target.tokens, target.repetition)
-    require_feasible(plan.dataset, plan.space, caps, target.tokens, target.repetition)
+    require_feasible(plan.dataset, plan.space, params.caps(plan.dataset), target.tokens, target.repetition)
     make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
     if params.proxy.external:
         return

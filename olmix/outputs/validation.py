@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from olmix.core.limits import cap_proportionally
 from olmix.core.plan import Plan
 from olmix.data.tokensets import TokenSet
+from olmix.errors import InfeasibleError
 from olmix.files import output_folder, read_json, write_json
 from olmix.outputs.proxies import keep_run
 from olmix.proxy.recipe import Recipe
@@ -22,22 +25,31 @@ VALIDATION = Path("build/validation.json")
 RUNS = Path("build/validation")
 EVALUATED = RUNS / "evaluations"
 PROPOSAL, NATURAL, UNIFORM, CARRIED = "proposal", "natural", "uniform", "carried"
+LABELS = {
+    PROPOSAL: "the proposal",
+    NATURAL: "the natural mixture",
+    UNIFORM: "the uniform mixture",
+    CARRIED: "the accepted mixture carried over",
+}
 
 
-def contenders(plan: Plan, proposal: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def contenders(plan: Plan, proposal: Mapping[str, float], caps: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """The mixtures that are measured: the proposal, natural, uniform, and the accepted one where it still stands.
 
-    `carried` is the accepted mixture on today's domains, with nothing of what was added: doing nothing.
+    `carried` is the accepted mixture on today's domains, with nothing of what was added: doing nothing. All are within
+    `caps`, so that any of them can be trained: what a baseline has above a cap goes to its other domains in proportion.
     """
     names = plan.dataset.names
-    mixtures = {
-        PROPOSAL: dict(proposal),
-        NATURAL: plan.dataset.natural,
-        UNIFORM: {name: 1 / len(names) for name in names},
-    }
+    mixtures = {NATURAL: plan.dataset.natural, UNIFORM: {name: 1 / len(names) for name in names}}
     if plan.carried:
         mixtures[CARRIED] = {name: plan.carried.get(name, 0.0) for name in names}
-    return mixtures
+    within = {PROPOSAL: dict(proposal)}
+    limits = np.array([caps[name] for name in names])
+    for label, mixture in mixtures.items():
+        with contextlib.suppress(InfeasibleError):  # what the accepted mixture stands on may be too little today
+            weights = cap_proportionally(np.array([mixture[name] for name in names]), limits)
+            within[label] = dict(zip(names, weights.tolist(), strict=True))
+    return within
 
 
 def validation_specs(
