@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from olmix.core.changes import ADD, MERGE, PARTITION, REMOVE, RENAME, REVISE, Change
@@ -27,14 +28,15 @@ _VERBS = {
 class PlanView:
     """A plan and what is said about it.
 
-    `caps` (None when there is no target), swarm runs with and without reuse, runs of the validation, stale stages
-    (None when the pipeline was not asked), stages that this olmix computes otherwise and that no dvc repro would run by
-    itself, whether the accepted mixture is for this very dataset, whether the
-    pipeline's own plan is the same already, whether the proxies are trained elsewhere, and what runs cost (None where
-    nothing is trained here, or a plan is made from files).
+    `start` is the file of the mixture that it starts from (None without one), `caps` are None when there is no target.
+    Then swarm runs with and without reuse; runs of the validation; stale stages (None when the pipeline was not asked);
+    those that this olmix computes in another way and that no dvc repro would run by itself; whether the accepted
+    mixture is for this very dataset; whether the pipeline's own plan is the same already; whether the proxies are
+    trained elsewhere; and what runs cost (None where nothing is trained here, or a plan is made from files).
     """
 
     plan: Plan
+    start: Path | None
     caps: Mapping[str, float] | None
     runs: int
     runs_without_reuse: int
@@ -115,7 +117,7 @@ class PlanView:
                 if self.stale
                 else "Nothing to do: the pipeline is up to date"
             )
-            return f"No change since mixtures/accepted.yaml\n\n{todo}"
+            return f"No change since {self.start}\n\n{todo}"
         lines = [self._heading(), ""]
         width = max((len(_subject(change)) for change in plan.changes), default=0)
         lines += [self._line(change, width) for change in plan.changes]
@@ -140,10 +142,10 @@ class PlanView:
 
     def _heading(self) -> str:
         if self.accepted:
-            return "The data is that of mixtures/accepted.yaml; the plan is the one that it was proposed by"
+            return f"The data is that of {self.start}; the plan is the one that it was proposed by"
         if not self.plan.base.domains:
-            return "Plan for a first mixture (mixtures/accepted.yaml is empty)"
-        return "Plan against mixtures/accepted.yaml"
+            return "Plan for a first mixture" + (f" ({self.start} is empty)" if self.start else "")
+        return f"Plan against {self.start}"
 
     def _line(self, change: Change, width: int) -> str:
         before = sum(self.plan.base.domains[n].tokens for n in _before(change))
@@ -197,13 +199,14 @@ class PlanView:
         needs = {"swarm", "evaluate"} if self.external else {"swarm", "collapse", "train"}
         if self.stale and self.same_plan and not needs & set(self.stale):
             return f"Summary: {changes}; no proxy for the swarm; to run: {', '.join(self.stale)} and what follows"
-        saved = 1 - self.runs / self.runs_without_reuse
+        # A validation costs the same with reuse and without.
+        count, without = self.runs + self.validation_runs, self.runs_without_reuse + self.validation_runs
+        parts = [f"{self._at_hand} at hand"] if self._at_hand else []
+        if self.validation_runs:
+            parts = [f"{self.runs} in the swarm, {self.validation_runs} to validate", *parts]
         what = "runs to train elsewhere" if self.external else "proxy runs"
-        runs = (
-            f"{self.runs} {what}"
-            + (f" ({self._at_hand} at hand)" if self._at_hand else "")
-            + (f", {saved:.0%} fewer than without reuse" if saved > 0 else "")
-        )
+        saved = f", {1 - count / without:.0%} fewer than without reuse" if count < without else ""
+        runs = f"{count} {what}" + (f" ({'; '.join(parts)})" if parts else "") + saved
         stale = f"; to run: {', '.join(self.stale)} and what follows" if self.stale else ""
         return f"Summary: {changes}; {runs}{stale}"
 

@@ -41,7 +41,8 @@ def from_project(accepted: Path | None) -> PlanView:
         cost = cost_of(load_runtime(), recipe, runs_at_hand(params, plan, recipe, samples) if plan.affected else 0)
     return PlanView(
         plan=plan,
-        caps=domain_caps(dataset, params.target.tokens, params.target.repetition),
+        start=accepted or ACCEPTED,
+        caps=params.caps(dataset),
         runs=swarm_size(plan.dimensions, params.swarm.runs_per_domain) * params.swarm.repeats,
         runs_without_reuse=swarm_size(len(dataset.names), params.swarm.runs_per_domain) * params.swarm.repeats,
         validation_runs=validation_size(plan, params.validation_seeds()),
@@ -66,7 +67,8 @@ def from_files(
     """A plan for a dataset version that is only described; what no option says, params.yaml says if there is one."""
     params: Params | None = load_params() if PARAMS.exists() else None
     dataset = dataset_from_json(read_json(dataset_file), str(dataset_file))
-    start = read_mixture(accepted).accepted if accepted else Accepted(EMPTY)
+    known = accepted or (ACCEPTED if ACCEPTED.exists() else None)
+    start = read_mixture(known).accepted if known else Accepted(EMPTY)
     reuse = Reuse("none" if no_reuse else "full", recompute)
     plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
     c = (runs_per_domain or (params.swarm.runs_per_domain if params else RUNS_PER_DOMAIN)) * (
@@ -80,6 +82,7 @@ def from_files(
         raise ConfigError(f"--target-tokens {target_tokens}: give a number above 0")
     return PlanView(
         plan=plan,
+        start=known,
         caps=domain_caps(dataset, tokens, limit) if tokens else None,
         runs=swarm_size(plan.dimensions, c),
         runs_without_reuse=swarm_size(len(dataset.names), c),
