@@ -46,6 +46,7 @@ def stage_keys(params: Params) -> dict[str, dict[str, Any]]:
     trained = proxy.model_dump(exclude={"external"})
     tasks = {"tasks": params.tasks.names, "end_of_document": params.tokenizer.end_of_document}
     weights = params.task_weights()
+    target = asdict(params.target_settings())
     scale = {"simulated_target": params.target.tokens if params.swarm.simulate_repetition else None}
     values: dict[str, dict[str, Any]] = {
         **{f"prepare@{name}": _entry(params, config) for name, config in params.domains.items()},
@@ -64,10 +65,17 @@ def stage_keys(params: Params) -> dict[str, dict[str, Any]]:
         "propose": {
             "weights": weights,
             "settings": params.fit.model_dump(),
-            "target": asdict(params.target_settings()),
+            "target": target,
             "kl": params.solve.kl,
         },
-        "validate": {"seeds": params.validation_seeds(), "weights": weights, "proxy": trained, **tasks, **scale}
+        "validate": {
+            "seeds": params.validation_seeds(),
+            "weights": weights,
+            "proxy": trained,
+            "target": target,
+            **tasks,
+            **scale,
+        }
         if params.validation_seeds()
         else {"seeds": 0},
     }

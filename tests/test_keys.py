@@ -1,0 +1,159 @@
+"""What a stage's result depends on is its key: another version or other parameters, and nothing of before is taken."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import orjson
+import pytest
+
+from olmix.errors import DataError, PipelineError
+from olmix.faces.checking import check
+from olmix.faces.config import PARAMS, Params
+from olmix.faces.keys import KEYS, VERSIONS, params_for, stage_keys, write_keys
+from olmix.files import read_yaml, write_json
+from olmix.outputs.evaluations import EVALUATIONS, read_results
+from olmix.outputs.proxies import PROXIES, read_runs
+from olmix.proxy.recipe import RECIPE_VERSION
+from tests.project import ENVIRONMENT, REPOSITORY, Project, documents, write_task
+
+
+@pytest.fixture
+def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An olmix whose proxies are others, and that says so; commands of a project run it."""
+    package = tmp_path / "upgraded"
+    shutil.copytree(REPOSITORY / "olmix", package / "olmix", ignore=shutil.ignore_patterns("__pycache__"))
+    recipe, model = package / "olmix/proxy/recipe.py", package / "olmix/proxy/model.py"
+    before = f"RECIPE_VERSION = {RECIPE_VERSION}"
+    assert before in recipe.read_text()
+    recipe.write_text(recipe.read_text().replace(before, f"RECIPE_VERSION = {RECIPE_VERSION + 1}"))
+    assert "10_000.0" in model.read_text()
+    model.write_text(model.read_text().replace("10_000.0", "50.0"))
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(package))
+    return package
+
+
+def test_an_upgrade_is_said_refused_and_built_anew(accepted: Project, tmp_path: Path, upgraded: Path) -> None:
+    """The weights of one version are never measured by another, whatever else changes."""
+    before = accepted.outputs()
+    plan = accepted.command("olmix", "plan", "--exit-code")
+    assert plan.code == 2
+    assert plan.out.rstrip().endswith(
+        "This olmix computes evaluate, train, validate in another way than the one that made build/. To build again "
+        "with this one: dvc repro -f keys, then dvc repro"
+    )
+    params = accepted.params
+    params["solve"]["kl"] = 0.06
+    accepted.params = params
+    assert accepted.repro().done("train") == 15
+    params["solve"]["kl"] = 0.05
+    accepted.params = params
+    accepted.repro()
+    after = accepted.outputs()
+    runs = accepted.root.glob("build/proxies/*.json")
+    versions = {orjson.loads(path.read_bytes())["version"] for path in runs}
+    assert versions == {RECIPE_VERSION + 1}
+    assert {n for n in before if n.endswith("safetensors")}.isdisjoint(after)
+    fresh = accepted.copy(tmp_path / "fresh")
+    for folder in ("build", ".olmix", ".dvc/cache", "mixtures/proposed.yaml"):
+        shutil.rmtree(fresh.root / folder, ignore_errors=True)
+    fresh.dvc("add", "-q", *(f"data/{name}" for name in ("code", "junk", "math", "web", "tasks")))
+    fresh.repro()
+    assert fresh.outputs() == after
+
+
+def test_an_upgrade_before_other_data_stops_with_the_way_out(accepted: Project, upgraded: Path) -> None:
+    write_task(accepted.root / "data/tasks/code-task.jsonl", documents("code", 20, version=5))
+    ran = accepted.command("dvc", "repro")
+    version = RECIPE_VERSION
+    assert ran.code != 0
+    assert (
+        f"error: build/keys/evaluate.json: says version [1, {version}] of evaluate, and this olmix computes version "
+        f"[1, {version + 1}]; run dvc repro -f keys, then dvc repro\n"
+    ) in ran.err
+    accepted.dvc("repro", "-q", "-f", "keys")
+    assert accepted.repro().done("train") == 15
+
+
+def test_a_run_of_another_version_or_recipe_is_no_run_here(accepted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(accepted.root)
+    params = check(PARAMS, read_yaml(PARAMS), Params)
+    recipe = params.recipe(params.load_tokenizer().vocabulary)
+    path = min(PROXIES.glob("*.json"))
+    record = orjson.loads(path.read_bytes())
+    assert path.stem in read_runs(True, recipe)
+    for other, message in (
+        ({**record, "version": 1}, r"a run of version 1, this olmix has 2; dvc repro -f -s train trains again"),
+        ({**record, "recipe": {**record["recipe"], "clip": 2.0}}, r"not a run of the recipe of params.yaml: proxy"),
+    ):
+        path.chmod(0o644)
+        write_json(path, other)
+        with pytest.raises(DataError, match=message):
+            read_runs(True, recipe)
+
+
+def test_evaluations_of_two_versions_of_a_task_are_no_swarm(accepted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(accepted.root)
+    coordinates, tasks = ("code", "junk", "math", "web"), ("code-task", "math-task", "web-task")
+    assert len(read_results(coordinates, tasks).runs) == 15
+    path = min(EVALUATIONS.glob("*.json"))
+    content = orjson.loads(path.read_bytes())
+    path.unlink()
+    write_json(path, {**content, "version": 1})
+    with pytest.raises(DataError, match=r"a run of version 1, and this olmix has 2"):
+        read_results(coordinates, tasks)
+    content["tasks"]["math-task"]["identity"] = "of before"
+    write_json(path, content)
+    with pytest.raises(DataError, match=r"runs were measured on 2 versions of task math-task"):
+        read_results(coordinates, tasks)
+
+
+def test_a_key_that_is_not_of_these_parameters_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (REPOSITORY / PARAMS).read_text()
+    PARAMS.write_text(text)
+    with pytest.raises(PipelineError, match=r"build/keys/fit.json: missing; run dvc repro -f keys, then dvc repro"):
+        params_for("fit")
+    write_keys(params_for_text(text))
+    params_for("fit")
+    PARAMS.write_text(text.replace("folds: 5", "folds: 4"))
+    params_for("propose")
+    with pytest.raises(PipelineError, match=r"build/keys/fit.json: not of this params.yaml"):
+        params_for("fit")
+
+
+def params_for_text(text: str) -> Params:
+    """The models of a params.yaml."""
+    import yaml
+
+    return check(PARAMS, yaml.safe_load(text), Params)
+
+
+def test_what_means_the_same_is_the_same_key() -> None:
+    text = (REPOSITORY / PARAMS).read_text()
+    same = text.replace("tokens: 8M", "tokens: 8000000").replace(
+        "size: 100k", "size: {layers: 2, heads: 4, width: 64, hidden: 192}"
+    )
+    assert same != text
+    assert stage_keys(params_for_text(same)) == stage_keys(params_for_text(text))
+
+
+def test_keys_of_domains_that_are_gone_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (REPOSITORY / PARAMS).read_text()
+    write_keys(params_for_text(text))
+    assert (KEYS / "prepare@junk.json").exists()
+    write_keys(params_for_text(text.replace("  junk: {path: data/junk}\n", "")))
+    assert not (KEYS / "prepare@junk.json").exists()
+
+
+def test_every_stage_of_the_graph_has_a_key_and_reads_it() -> None:
+    stages = read_yaml(REPOSITORY / "dvc.yaml")["stages"]
+    assert stages.keys() - {"keys"} == VERSIONS.keys()
+    for name in VERSIONS:
+        stage = stages[name].get("do", stages[name])
+        key = f"{name}@${{key}}" if name in ("prepare", "partition") else name
+        assert f"{KEYS}/{key}.json" in stage["deps"]
+        assert "params" not in stage, "DVC's run-cache does not see all of them"
+    assert set(stages["keys"]["params"]) == set(Params.model_json_schema()["properties"]) - {"descriptions"}
