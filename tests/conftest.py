@@ -63,7 +63,7 @@ def accepted_template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) 
         if not ready.exists():
             project = Project.create(shared / "template" / "project")
             project.repro()
-            project.olmix("accept")
+            project.olmix("accept", "--anyway")
             project.repro()
             project.commit("first mixture, accepted")
             ready.touch()

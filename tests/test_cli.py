@@ -92,7 +92,7 @@ def test_limits_that_cannot_be_met_are_said_before_anything_is_trained(accepted:
     write_shards(accepted.root / "data/web", documents("web", version=1))
     ran = accepted.command("dvc", "repro")
     assert ran.code != 0
-    assert ran.stages == ["prepare@web", "plan"]
+    assert ran.stages == ["keys", "prepare@web", "plan"]
     assert "cannot be drawn with repetition 4" in ran.err
 
 

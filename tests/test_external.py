@@ -353,7 +353,7 @@ def test_the_pipeline_stops_for_metrics_and_goes_on_with_them(tmp_path: Path) ->
     weights = project.weights()
     assert weights["junk"] < 0.05 < weights["web"]
     assert project.olmix("show").out.startswith("Not measured: proxies are trained elsewhere (proxy.external).\n")
-    project.olmix("accept")
+    project.olmix("accept", "--anyway")
 
     write_shards(project.root / "data/web", documents("web", version=1))
     plan = project.plan()

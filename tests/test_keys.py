@@ -118,7 +118,7 @@ def test_a_key_that_is_not_of_these_parameters_stops_the_stage(tmp_path: Path, m
     write_keys(params_for_text(text))
     params_for("fit")
     PARAMS.write_text(text.replace("folds: 5", "folds: 4"))
-    params_for("propose")
+    params_for("plan")
     with pytest.raises(PipelineError, match=r"build/keys/fit.json: not of this params.yaml"):
         params_for("fit")
 

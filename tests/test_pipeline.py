@@ -64,11 +64,11 @@ def test_accepting_reruns_plan_at_most_and_changes_no_byte(accepted_template: Pr
     copy.write("mixtures/accepted.yaml", "domains: {}\n")
     copy.repro()
     before = {name: text for name, text in copy.outputs().items() if name != "mixtures/accepted.yaml"}
-    copy.olmix("accept")
+    copy.olmix("accept", "--anyway")
     assert copy.command("olmix", "plan", "--exit-code").code == 2
     assert set(copy.repro().stages) <= {"plan"}
     assert {name: text for name, text in copy.outputs().items() if name != "mixtures/accepted.yaml"} == before
-    assert "already holds" in copy.olmix("accept").out
+    assert "already holds" in copy.olmix("accept", "--anyway").out
     assert copy.olmix("plan").out.startswith("No change since mixtures/accepted.yaml")
 
 
@@ -163,7 +163,7 @@ def test_a_removal_trains_no_swarm_and_leaves_nothing_behind(accepted: Project) 
     rest = sum(old[name] for name in new)
     assert new == pytest.approx({name: old[name] / rest for name in new}, abs=2e-6)
     assert not any("junk" in name for name in accepted.outputs())
-    accepted.olmix("accept")
+    accepted.olmix("accept", "--anyway")
     assert accepted.repro().stages == ["plan"]
 
 
@@ -180,7 +180,7 @@ def test_an_added_split_and_merged_domain_are_recomputed_with_reuse(accepted: Pr
     ]
     assert (plan["affected"], plan["runs"]) == (["math2", "web-a", "web-b"], 15)
     assert accepted.repro().done("train") == 15
-    accepted.olmix("accept")
+    accepted.olmix("accept", "--anyway")
     write_shards(accepted.root / "data/math", documents("math") + documents("math", version=7))
     accepted.declare(math2=None)
     plan = accepted.plan()
@@ -240,7 +240,7 @@ def test_a_new_task_is_evaluated_and_nothing_is_trained(accepted: Project) -> No
     params["tasks"]["families"]["language"].append("new-task")
     accepted.params = params
     ran = accepted.repro()
-    assert ran.stages == ["evaluate", "fit", "propose", "validate"]
+    assert ran.stages == ["keys", "evaluate", "fit", "propose", "validate"]
     assert ran.done("evaluate") == 15
     evaluated = [len(accepted.json(path)["tasks"]) for path in (accepted.root / ".olmix/evaluations").iterdir()]
     assert evaluated.count(4) >= 15 + 2, "every run of the swarm and of the proposal has one more evaluation"
