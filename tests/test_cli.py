@@ -11,7 +11,9 @@ import yaml
 
 from olmix.core.digest import to_hex
 from olmix.core.seeds import named_key
+from olmix.data import sample
 from olmix.faces.cli import cli
+from olmix.faces.planning import from_project
 from tests.project import Project, documents, write_shards
 
 
@@ -48,6 +50,20 @@ def test_diff_of_files_and_revisions(accepted: Project) -> None:
     assert "~ web" in text
     assert "= code" in text
     assert "Total variation 0.1000" in text
+
+
+def test_plan_takes_the_errors_of_estimates_from_the_manifests(
+    accepted: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(accepted.root / "data/web", documents("web", version=1))
+    monkeypatch.chdir(accepted.root)
+    monkeypatch.setattr(sample, "ESTIMATED_FROM", 1000)
+    view = from_project(None)
+    true = sum(len(text.encode()) + 1 for text in documents("web", version=1))
+    assert list(view.token_errors) == ["web"]
+    error = view.token_errors["web"]
+    assert error and abs(view.plan.dataset.domains["web"].tokens - true) < 3 * error
+    assert f" ± {error:,} tokens\n" in view.to_text()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import yaml
 
 from olmix.data import corpus_scan
 from olmix.data import memory as memory_module
+from olmix.data import sample as sample_module
 from olmix.data import scan as scan_module
 from olmix.data.corpus import MANIFEST, Kept, read_corpus
 from olmix.data.corpus_scan import scan_corpus
@@ -122,8 +123,11 @@ def test_the_same_documents_in_other_shards_keep_the_same_documents(
     kept = [files(tmp_path / name / "kept") for name in ("web", "web2")]
     assert kept[0] == kept[1]
     assert read_corpus(tmp_path / "web").kept[""].documents < len(DOCUMENTS)
-    with pytest.raises(DataError, match=r"web: keeps too few documents for a sample of 5,000 tokens; run olmix scan"):
-        prepared(tmp_path / "web", 5000)
+    with pytest.raises(DataError, match=r"web: keeps too few documents for a sample of 2,000,000 tokens; run olmix"):
+        prepared(tmp_path / "web", 2_000_000)
+    with pytest.raises(DataError, match=r"documents for an estimate from 1,000,000 tokens; run olmix scan web"):
+        prepared(tmp_path / "web", 50)
+    monkeypatch.setattr(sample_module, "ESTIMATED_FROM", 100)
     manifest, _ = prepared(tmp_path / "web", 50)
     assert (manifest["documents"], manifest["tokens_are"]) == (60, "estimate")
 

@@ -17,6 +17,7 @@ from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import EMPTY, Accepted, Plan, Reuse, make_plan, swarm_size
 from olmix.core.seeds import named_key
 from olmix.errors import ConfigError, MixtureError
+from olmix.faces.plan_view import PlanView
 from olmix.files import canonical_json
 from olmix.outputs.plan_file import plan_from_json, plan_to_json
 from tests.public_swarms import swarms_folder
@@ -87,6 +88,32 @@ def test_split_and_merge_are_recomputed() -> None:
     parts = accepted(split.dataset, {"web-1": 0.2, "web-2": 0.05, "code": 0.25, "math": 0.5})
     merged = make_plan(whole, parts, Reuse())
     assert (merged.affected, [c.kind for c in merged.changes]) == (("web",), ["merge"])
+
+
+def test_an_estimate_is_shown_with_its_error() -> None:
+    halves = {"web-1": Domain(named_key("w1"), 1_500_000), "web-2": Domain(named_key("w2"), 2_500_000)}
+    whole = Dataset({**OLD.domains, "web": Domain(total(d.digest for d in halves.values()), 4_000_000)}, "tok")
+    base = accepted(whole, {"web": 0.25, "code": 0.25, "math": 0.5})
+    new = {**halves, "code": Domain(named_key("v2"), 1_842_077), "news": Domain(named_key("n"), 1_000_000)}
+    plan = make_plan(Dataset(new, "tok"), base, Reuse())
+
+    def shown(errors: dict[str, int | None]) -> set[str]:
+        view = PlanView(plan, None, 9, 9, 0, token_errors=errors)
+        assert view.to_json()["token_errors"] == errors
+        return {line.rsplit("  ", 1)[1] for line in view.to_text().splitlines() if line.endswith(("tokens", "error"))}
+
+    assert shown({"code": 3_100, "web-1": 3_000, "web-2": 4_000, "news": 0}) == {
+        "added, 1,000,000 ± 0 tokens",
+        "partitioned, 4,000,000 -> 4,000,000 ± 5,000 tokens",
+        "removed, 100 tokens",
+        "revised, 200 -> 1,842,077 ± 3,100 tokens",
+    }
+    assert shown({"web-2": 4_000, "news": None}) == {
+        "added, 1,000,000 tokens, an estimate of unknown error",
+        "partitioned, 4,000,000 -> 4,000,000 ± 4,000 tokens",
+        "removed, 100 tokens",
+        "revised, 200 -> 1,842,077 tokens",
+    }
 
 
 def test_carried_over_means_the_old_weights_on_todays_domains() -> None:

@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix.core.digest import MODULUS
+from olmix.core.seeds import generator
 from olmix.data import jsonl, parallel
 from olmix.data import memory as memory_module
+from olmix.data import sample as sample_module
 from olmix.data import scan as scan_module
 from olmix.data import shards as shards_module
 from olmix.data.content import Content
@@ -29,6 +31,7 @@ from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError
 from olmix.progress import Progress, Report, silent
+from tests.token_arrays import write_raw
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
@@ -50,12 +53,12 @@ def write_jsonl(path: Path, documents: Sequence[str]) -> None:
     path.write_bytes(b"".join(orjson.dumps({"text": text, "id": k}) + b"\n" for k, text in enumerate(documents)))
 
 
-def prepared(folder: Path, tokenizer: Tokenizer, limit: int = 10**6) -> tuple[dict[str, object], bytes]:
+def prepared(folder: Path, tokenizer: Tokenizer, limit: int = 10**6, **more: object) -> tuple[dict[str, object], bytes]:
     """The manifest and the sample of a folder, as a domain of its own."""
     root = folder.parent
     places = (root / "manifests", root / "tokens", root / "scan")
     with Readers(2) as readers:
-        (manifest,) = prepare(source_of(folder), tokenizer, limit, allow, readers, silent, *places).values()
+        (manifest,) = prepare(source_of(folder, **more), tokenizer, limit, allow, readers, silent, *places).values()
     return manifest, np.load(root / f"tokens/{folder.name}.npy").tobytes()
 
 
@@ -104,7 +107,10 @@ def test_digest_is_of_the_bag_and_multiplicity_counts(
     assert contents[0].digest != contents[2].digest
 
 
-def test_sample_is_the_lowest_hashes_and_changes_little(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_sample_is_the_lowest_hashes_and_changes_little(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_module, "ESTIMATED_FROM", 20_000)
     documents = [f"document {k} " + "word " * (k % 7) for k in range(3000)]
     write_jsonl(tmp_path / "a/s.jsonl", documents)
     write_jsonl(tmp_path / "b/s.jsonl", documents[:-30])
@@ -119,6 +125,40 @@ def test_sample_is_the_lowest_hashes_and_changes_little(tmp_path: Path, tokenize
     _, after = prepared(tmp_path / "b", tokenizer, limit)
     ends = [set(np.frombuffer(s, "<u2").tobytes().split(np.array([256], "<u2").tobytes())) for s in (small, after)]
     assert len(ends[0] & ends[1]) / len(ends[0]) > 0.95
+
+
+def test_a_count_is_the_same_estimate_whatever_the_sample(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    draw = generator("documents of many lengths")
+    lengths = np.ceil(draw.lognormal(7, 1, size=900)).astype(int).tolist()
+    documents = [f"{k} " + "né数x"[k % 4] * length for k, length in enumerate(lengths)]
+    write_jsonl(tmp_path / "a/s.jsonl", documents)
+    true = sum(len(text.encode()) + 1 for text in documents)
+    small, middle, large = (prepared(tmp_path / "a", tokenizer, limit) for limit in (20_000, 160_000, 1_200_000))
+    assert (len(small[1]), len(middle[1]), len(large[1])) == (40_000, 320_000, 2_400_000)
+    assert large[1].startswith(middle[1]) and middle[1].startswith(small[1])
+    for what in ("tokens", "tokens_are", "tokens_error", "tokens_per_document"):
+        assert small[0][what] == middle[0][what] == large[0][what]
+    assert (small[0]["tokens_are"], small[0]["documents"]) == ("estimate", 900)
+    error = small[0]["tokens_error"]
+    assert 0 < abs(small[0]["tokens"] - true) < 3 * error < true / 1000  # type: ignore[operator]
+    everything, _ = prepared(tmp_path / "a", tokenizer, 10**7)
+    assert (everything["tokens"], everything["tokens_are"]) == (true, "exact")
+    assert "tokens_error" not in everything
+    declared = [prepared(tmp_path / "a", tokenizer, limit, declared_tokens=7)[0] for limit in (20_000, 160_000)]
+    assert declared[0]["tokens_per_document"] == declared[1]["tokens_per_document"]
+
+
+def test_bytes_of_token_arrays_are_the_same_estimate_whatever_the_sample(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_module, "ESTIMATED_FROM", 2_000)
+    texts = [f"{k} " + "x" * (k * 7 % 40) for k in range(200)]
+    write_raw(tmp_path / "a/s.npy", [list(text.encode()) for text in texts], tokenizer.end)
+    reading, size = Reading(dtype="uint16", end=tokenizer.end), sum(map(len, texts))
+    small, large = (prepared(tmp_path / "a", tokenizer, limit, reading=reading)[0] for limit in (500, 3_000))
+    assert small["bytes"] == large["bytes"] != size
+    assert abs(small["bytes"] - size) < 3 * small["bytes_error"]  # type: ignore[operator]
+    assert (small["tokens"], small["tokens_are"], small["bytes_are"]) == (size + 200, "exact", "estimate")
 
 
 def test_text_with_many_bytes_a_token_still_fills_the_sample(tmp_path: Path) -> None:
@@ -184,6 +224,7 @@ def test_a_sample_that_needs_more_than_was_kept_reads_again(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_module, "LEAST", 1000)
+    monkeypatch.setattr(sample_module, "ESTIMATED_FROM", 100)
     documents = [f"document {k} " + "word " * 10 for k in range(500)]
     write_jsonl(tmp_path / "a/s.jsonl", documents)
     write_jsonl(tmp_path / "b/s.jsonl", documents)
@@ -192,6 +233,10 @@ def test_a_sample_that_needs_more_than_was_kept_reads_again(
     again = prepared(tmp_path / "a", tokenizer, 20_000)
     assert read == ["s.jsonl"]
     assert again == prepared(tmp_path / "b", tokenizer, 20_000)
+    monkeypatch.setattr(sample_module, "ESTIMATED_FROM", 5_000)
+    write_jsonl(tmp_path / "c/s.jsonl", documents)
+    prepared(tmp_path / "c", tokenizer, 100)
+    assert read[2:] == ["s.jsonl"], "enough is kept for the estimate too"
 
 
 def test_processes_find_what_one_process_finds(
@@ -379,7 +424,9 @@ def test_links_to_folders_and_to_nowhere_are_refused(tmp_path: Path) -> None:
         list_shards(tmp_path / "a", allow)
 
 
-def test_a_manifest_is_current_for_its_own_content_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_manifest_is_current_for_its_own_content_alone(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_jsonl(tmp_path / "a/s.jsonl", ["some text"] * 10)
     source = source_of(tmp_path / "a")
     manifest, _ = prepared(tmp_path / "a", tokenizer, 50)
@@ -388,6 +435,11 @@ def test_a_manifest_is_current_for_its_own_content_alone(tmp_path: Path, tokeniz
     assert not manifest_is_current(manifest, source, content, tokenizer, 60)
     assert not manifest_is_current(manifest, source_of(tmp_path / "a", source="s"), content, tokenizer, 50)
     assert not manifest_is_current(manifest, source_of(tmp_path / "a", declared_tokens=9), content, tokenizer, 50)
+    monkeypatch.setattr(sample_module, "ESTIMATED_FROM", 50)
+    estimated, _ = prepared(tmp_path / "a", tokenizer, 50)
+    assert manifest_is_current(estimated, source, content, tokenizer, 50)
+    assert estimated.pop("tokens_error") == 0, "documents of one length"
+    assert not manifest_is_current(estimated, source, content, tokenizer, 50), "an older olmix's"
     write_jsonl(tmp_path / "a/s.jsonl", ["other text"] * 10)
     assert not manifest_is_current(manifest, source, scanned(tmp_path / "a"), tokenizer, 50)
 

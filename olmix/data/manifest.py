@@ -14,7 +14,7 @@ from olmix.data.content import Content
 from olmix.data.corpus import Corpus, corpus_of, is_corpus, kept_documents, require_kept
 from olmix.data.memory import Memory, healed
 from olmix.data.parallel import Readers
-from olmix.data.sample import GUESS, Sample, write_sample
+from olmix.data.sample import ESTIMATED_FROM, Sample, bytes_to_keep, write_sample
 from olmix.data.scan import scan
 from olmix.data.shards import Shard, list_shards
 from olmix.data.source import DomainSource
@@ -85,10 +85,8 @@ def _read_and_prepare(
             require_kept(domain, corpus, topic)
         prepared = _prepare(domain, _holding_of(domain, corpus), tokenizer, limit, tokens)
         if prepared is None:
-            raise DataError(
-                f"{domain.folder}: keeps too few documents for a sample of {limit:,} tokens; run olmix scan "
-                f"{domain.name}"
-            )
+            what = f"a sample of {limit:,}" if limit > ESTIMATED_FROM else f"an estimate from {ESTIMATED_FROM:,}"
+            raise DataError(f"{domain.folder}: keeps too few documents for {what} tokens; run olmix scan {domain.name}")
         return prepared
     shards = shards_here(domain, allowed)
 
@@ -96,7 +94,7 @@ def _read_and_prepare(
         content = scan(shards, domain.reading, memory, readers, report, domain.domain_names).content
         return _prepare(domain, _remembered(memory, content, shards), tokenizer, limit, tokens)
 
-    path, budget = memories / f"{domain.name}.sqlite", GUESS * limit
+    path, budget = memories / f"{domain.name}.sqlite", bytes_to_keep(limit)
     while True:
         with Memory(path, domain.reading.digest(shards[0].kind), budget) as memory:
             prepared = healed(memory, partial(attempt, memory))
@@ -123,7 +121,7 @@ def scan_entry(
         else:
             shards = shards_here(domain, allowed)
             way = domain.reading.digest(shards[0].kind)
-            with Memory(memories / f"{domain.name}.sqlite", way, GUESS * limit) as memory:
+            with Memory(memories / f"{domain.name}.sqlite", way, bytes_to_keep(limit)) as memory:
                 content = healed(
                     memory, lambda: scan(shards, domain.reading, memory, readers, report, domain.domain_names).content
                 )
@@ -188,19 +186,27 @@ def _require_documents(domain: DomainSource, content: Mapping[str, Content]) -> 
 def manifest_of(domain: DomainSource, content: Content, sample: Sample, tokenizer: Tokenizer) -> dict[str, Any]:
     """The manifest: everything that later stages know of a domain. It names no path, so a moved domain is the same."""
     tokens, counted = _tokens_of(domain, content, sample)
-    size, measured = content.bytes, "exact"
+    size, measured, ratio = content.bytes, "exact", sample.ratio
     if not size:  # token arrays
-        size, measured = round(content.tokens * sample.bytes / sample.counted), "estimate"
+        size = ratio.total(content.tokens)
+        measured = "estimate" if size else "unknown"
+    documents, held = content.documents, content.tokens or tokens
+    if counted == "declared" and not content.tokens:  # of more documents than are here
+        documents, held = ratio.n, ratio.y
+    errors = {
+        f"{what}_error": ratio.error(content.tokens or content.bytes, content.documents)
+        for what, found in (("bytes", measured), ("tokens", counted))
+        if found == "estimate"
+    }
     return {
         "digest": to_hex(content.digest),
         "documents": content.documents,
         "bytes": size or None,
-        "bytes_are": measured if size else "unknown",
+        "bytes_are": measured,
         "tokens": tokens,
         "tokens_are": counted,
-        "tokens_per_document": round(sample.counted / sample.documents, 3)
-        if counted == "declared"
-        else round(tokens / content.documents, 3),
+        "tokens_per_document": round(held / documents, 3),
+        **errors,
         "source": domain.source,
         "tokenizer": {"digest": tokenizer.digest, "vocabulary": tokenizer.vocabulary},
         "sample": {
@@ -218,13 +224,12 @@ def _tokens_of(domain: DomainSource, content: Content, sample: Sample) -> tuple[
         return domain.declared_tokens, "declared"
     if content.tokens:
         return content.tokens, "exact"
-    if not sample.bytes:
-        raise DataError(
-            f"{domain.folder}: its {sample.documents} documents of lowest hash are empty; remove such documents"
-        )
-    if sample.whole:
-        return sample.counted, "exact"
-    return round(content.bytes * sample.counted / sample.bytes), "estimate"
+    if not (sample.bytes and sample.ratio.x):
+        empty = min(sample.documents, sample.ratio.n)
+        raise DataError(f"{domain.folder}: its {empty} documents of lowest hash are empty; remove such documents")
+    if sample.exact is not None:
+        return sample.exact, "exact"
+    return sample.ratio.total(content.bytes), "estimate"
 
 
 def manifest_is_current(
@@ -238,6 +243,8 @@ def manifest_is_current(
         and manifest["source"] == domain.source
         and (manifest["tokens_are"] == "declared") == (domain.declared_tokens is not None)
         and domain.declared_tokens in (None, manifest["tokens"])
+        # Estimates without an error are an older olmix's, from as many tokens as the sample had.
+        and all(f"{what}_error" in manifest for what in ("bytes", "tokens") if manifest[f"{what}_are"] == "estimate")
         and (sample["tokens"] == limit or (sample["tokens"] < limit and sample["documents"] == manifest["documents"]))
     )
 

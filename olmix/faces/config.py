@@ -20,6 +20,7 @@ from olmix.core.plan import Reuse
 from olmix.core.repetition import Scale
 from olmix.core.swarm import Sampling
 from olmix.data.reading import Reading
+from olmix.data.sample import ESTIMATED_FROM
 from olmix.data.shards import KINDS
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
@@ -33,8 +34,6 @@ from olmix.proxy.sizes import SIZES, Size, chinchilla_tokens
 PARAMS = Path("params.yaml")
 # Leaves of params.yaml that no stage reads.
 COSMETIC = ("descriptions",)
-# Tokens of a domain's sample when no proxy reads it: enough to estimate how many tokens the domain's bytes make.
-ESTIMATED_FROM = 1_000_000
 
 _MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)x")
 LARGEST_MULTIPLE = 10_000
@@ -425,7 +424,8 @@ class Params(Section):
 
     def sample_tokens(self, vocabulary: int) -> int:
         """The most tokens that `prepare` keeps of a domain."""
-        # A run reads at most all of its tokens from one domain, and the last one only as a target.
+        # A run reads at most all of its tokens from one domain, and the last one only as a target. A sample that no
+        # proxy reads serves the estimates alone.
         return ESTIMATED_FROM if self.proxy.external else self.proxy.budget(vocabulary) + 1
 
     def scale(self, recipe: Recipe) -> Scale | None:

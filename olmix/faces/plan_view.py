@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class PlanView:
     Then swarm runs with and without reuse; runs of the validation; stale stages (None when the pipeline was not asked);
     those that this olmix computes in another way and that no dvc repro would run by itself; whether the accepted
     mixture is for this very dataset; whether the pipeline's own plan is the same already; whether the proxies are
-    trained elsewhere; and what runs cost (None where nothing is trained here, or a plan is made from files).
+    trained elsewhere; what runs cost (None where nothing is trained here, or a plan is made from files); and the
+    standard error of each domain's tokens where they are an estimate (None where it is unknown).
     """
 
     plan: Plan
@@ -47,6 +48,7 @@ class PlanView:
     same_plan: bool = False
     external: bool = False
     cost: Cost | None = None
+    token_errors: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def something_to_do(self) -> bool:
@@ -87,6 +89,7 @@ class PlanView:
             "external": self.external,
             "cost": self.cost.to_json(runs, self.runs_without_reuse, self.validation_runs) if self.cost else None,
             "duplicates": [list(names) for names in plan.duplicates],
+            "token_errors": dict(self.token_errors),
             "stale": list(self.stale) if self.stale is not None else None,
             "upgraded": list(self.upgraded),
             "something_to_do": self.something_to_do,
@@ -149,12 +152,20 @@ class PlanView:
 
     def _line(self, change: Change, width: int) -> str:
         before = sum(self.plan.base.domains[n].tokens for n in _before(change))
-        after = 0 if change.kind == REMOVE else sum(self.plan.dataset.domains[n].tokens for n in change.domains)
-        tokens = {
-            ADD: f"{after:,} tokens",
-            REMOVE: f"{before:,} tokens",
-        }.get(change.kind, f"{before:,} -> {after:,} tokens")
+        if change.kind == REMOVE:
+            tokens = f"{before:,} tokens"
+        else:
+            tokens = ("" if change.kind == ADD else f"{before:,} -> ") + self._tokens(change.domains)
         return f"  {_SIGNS[change.kind]} {_subject(change):<{width}}  {_VERBS[change.kind]}, {tokens}"
+
+    def _tokens(self, names: Sequence[str]) -> str:
+        """The tokens that domains hold together, and their standard error if any are estimated."""
+        tokens = sum(self.plan.dataset.domains[name].tokens for name in names)
+        errors = [self.token_errors[name] for name in names if name in self.token_errors]
+        known = [error for error in errors if error is not None]
+        if len(known) < len(errors):
+            return f"{tokens:,} tokens, an estimate of unknown error"
+        return f"{tokens:,} ± {math.hypot(*known):,.0f} tokens" if known else f"{tokens:,} tokens"
 
     def _virtual(self) -> str:
         space = self.plan.space

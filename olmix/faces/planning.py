@@ -52,6 +52,7 @@ def from_project(accepted: Path | None) -> PlanView:
         same_plan=PLAN.exists() and read_plan() == plan,
         external=params.proxy.external,
         cost=cost,
+        token_errors={name: m["tokens_error"] for name, m in manifests.items() if "tokens_error" in m},
     )
 
 

@@ -10,7 +10,7 @@ from olmix.data.corpus import MANIFEST, is_corpus
 from olmix.data.corpus_scan import CorpusScan, scan_corpus
 from olmix.data.manifest import MEMORIES
 from olmix.data.parallel import Readers, together
-from olmix.data.sample import GUESS
+from olmix.data.sample import bytes_to_keep
 from olmix.data.source import DomainSource
 from olmix.errors import ConfigError
 from olmix.faces.config import load_params
@@ -23,7 +23,7 @@ def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: in
     """Scan the entries `names`, or all that lie elsewhere; raises ConfigError when there are none."""
     params = load_params()
     tokenizer = params.load_tokenizer()
-    budget = GUESS * params.sample_tokens(tokenizer.vocabulary)
+    budget = bytes_to_keep(params.sample_tokens(tokenizer.vocabulary))
     if root is not None and len(names) != 1:
         raise ConfigError(f"--root {root}: name the one domain whose shards lie there")
     entries = {name: params.entry(name, tokenizer) for name in names or params.entries}
