@@ -98,6 +98,23 @@ def test_a_mistake_in_params_is_one_line_everywhere(accepted: Project) -> None:
         assert ran.err.count("\n") == 1
 
 
+def test_a_dataset_that_is_only_described_is_planned_from_the_accepted_mixture(
+    accepted: Project, tmp_path: Path
+) -> None:
+    domains = accepted.json("build/plan.json")["domains"]
+    domains["web"]["digest"] = "0" * 31 + "1"
+    dataset = tmp_path / "dataset.json"
+    dataset.write_text(json.dumps(domains))
+    text = accepted.olmix("plan", "--dataset", str(dataset)).out
+    assert text.startswith("Plan against mixtures/accepted.yaml\n")
+    assert "= 3 unchanged: code, junk, math" in text
+    accepted.write("mixtures/accepted.yaml", "domains: {}\n")
+    text = accepted.olmix("plan", "--dataset", str(dataset)).out
+    assert text.startswith("Plan for a first mixture (mixtures/accepted.yaml is empty)\n")
+    (accepted.root / "mixtures/accepted.yaml").unlink()
+    assert accepted.olmix("plan", "--dataset", str(dataset)).out.startswith("Plan for a first mixture\n")
+
+
 def test_limits_that_cannot_be_met_are_said_before_anything_is_trained(accepted: Project) -> None:
     params = accepted.params
     params["target"] = {"tokens": "1B", "repetition": 4}
