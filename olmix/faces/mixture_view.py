@@ -75,13 +75,22 @@ def mixture_text(
         parts = [f"{name} {value['bpb']:.4f}{_error(value['standard_error'])}" for name, value in predicted.items()]
         lines.append("Predicted by the law, bits per byte: " + ", ".join(parts))
     lines += trust_lines(file.sections.get("trust") or {})
-    certificate = file.sections.get("certificate", {})
+    certificate = file.sections.get("certificate")
     target = file.sections.get("target", {})
     lines.append(
-        f"Target {target.get('tokens', 0):,} tokens, repetition limit {target.get('repetition', 0):g}; "
-        f"duality gap {certificate.get('gap', 0.0):.1e}"
+        f"Target {target.get('tokens', 0):,} tokens, repetition limit {target.get('repetition', 0):g}"
+        + (f"; {_solver(certificate)}" if certificate else "")
     )
     return "\n".join(lines)
+
+
+def _solver(certificate: Mapping[str, Any]) -> str:
+    """How the mixture was found, from the `certificate` of its file."""
+    if "gap" in certificate:
+        return f"duality gap {certificate['gap']:.1e}"
+    if "searched" in certificate:
+        return f"searched for among {certificate['searched']:,} mixtures, no certificate"
+    return "nothing was solved: the accepted mixture is carried over"
 
 
 def trust_lines(trust: Mapping[str, Any]) -> list[str]:

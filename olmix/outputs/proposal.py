@@ -70,7 +70,7 @@ def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFi
     weights = cap_proportionally(np.array([plan.carried[n] for n in names]), limits)
     mixture = dict(zip(names, quantise_within(weights, limits).tolist(), strict=True))
     sections = {
-        "certificate": {"gap": SMALLEST_GAP, "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6)},
+        "certificate": {"kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6)},
         "target": {"tokens": target.tokens, "repetition": target.repetition},
         "plan": _plan_section(plan),
     }
