@@ -65,3 +65,24 @@ def test_a_mixture_by_hand_says_nothing_of_a_solver(tmp_path: Path) -> None:
     out = shown(tmp_path, by_hand(tmp_path))
     assert "gap" not in out
     assert "solved" not in out
+
+
+# Its target
+
+
+def test_without_a_target_there_is_neither_a_limit_nor_a_repetition(tmp_path: Path) -> None:
+    Swarm(tmp_path).command("fit", "ratios.csv", "metrics.csv", "--priors", "priors.json", "--replicates", "0")
+    out = shown(tmp_path, "fit/mixture.yaml")
+    assert out.endswith("\nDuality gap 1.0e-12\n")
+    assert "arget" not in out
+    assert "0.00" not in out
+
+
+def test_a_mixture_by_hand_shows_what_it_holds(tmp_path: Path) -> None:
+    assert shown(tmp_path, by_hand(tmp_path)).splitlines()[2:] == [
+        "domain  weight  natural  tokens  repetition",
+        "code    0.2500              300              ███████",
+        "web     0.7500              700              ████████████████████",
+    ]
+    out = shown(tmp_path, by_hand(tmp_path, target={"tokens": 1000, "repetition": 2}))
+    assert out.endswith("\nTarget 1,000 tokens, repetition limit 2\n")

@@ -63,7 +63,7 @@ def mixture_text(
             f"{weight:.4f}",
             f"{natural[name]:.4f}" if name in natural else "",
             f"{file.mixture.domains[name].tokens:,}",
-            f"{file.rows[name].get('repetition', 0.0):.2f}" + (" cap" if file.rows[name].get("capped") else "    "),
+            _repetition(file.rows[name]),
             f"{bar(weight, scale):<20} {descriptions.get(name, '')}",
         ]
         for name, weight in weights.items()
@@ -75,13 +75,22 @@ def mixture_text(
         parts = [f"{name} {value['bpb']:.4f}{_error(value['standard_error'])}" for name, value in predicted.items()]
         lines.append("Predicted by the law, bits per byte: " + ", ".join(parts))
     lines += trust_lines(file.sections.get("trust") or {})
-    certificate = file.sections.get("certificate")
-    target = file.sections.get("target", {})
-    lines.append(
-        f"Target {target.get('tokens', 0):,} tokens, repetition limit {target.get('repetition', 0):g}"
-        + (f"; {_solver(certificate)}" if certificate else "")
-    )
-    return "\n".join(lines)
+    lines.append(_problem(file.sections))
+    return "\n".join(lines).rstrip()
+
+
+def _repetition(row: Mapping[str, Any]) -> str:
+    """How often the target run reads a domain, and whether its cap binds; blank without a target."""
+    return (f"{row['repetition']:.2f}" if "repetition" in row else "") + (" cap" if row.get("capped") else "    ")
+
+
+def _problem(sections: Mapping[str, Any]) -> str:
+    """The target and how the mixture was found, where the file holds them."""
+    target, certificate = sections.get("target"), sections.get("certificate")
+    parts = [f"target {target['tokens']:,} tokens, repetition limit {target['repetition']:g}"] if target else []
+    parts += [_solver(certificate)] if certificate else []
+    said = "; ".join(parts)
+    return said[:1].upper() + said[1:]
 
 
 def _solver(certificate: Mapping[str, Any]) -> str:
