@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -31,6 +32,24 @@ def test_show_leads_with_what_was_measured(accepted_template: Project) -> None:
     content = json.loads(accepted_template.olmix("show", "--json").out)
     assert content["validation"]["natural"]["gain_of_proposal"]["bpb"] > 0
     assert content["domains"]["web"]["weight"] == accepted_template.weights()["web"]
+
+
+def numbers(text: str) -> tuple[str, list[float]]:
+    """A text without its numbers, and these."""
+    return re.sub(r"[\d.]+", "#", text), [float(n) for n in re.findall(r"\d+\.?\d*", text)]
+
+
+def test_an_accepted_mixture_carries_its_measurement_with_it(accepted: Project) -> None:
+    measured = accepted.mixture("accepted")["measured"]
+    assert {"bpb", "standard_error", "seeds", "gain_over_natural", "gain_over_natural_standard_error"} <= set(measured)
+    by_validation = accepted.olmix("show", "mixtures/accepted.yaml").out
+    assert by_validation.startswith("Measured, 2 fresh seeds: ")
+    (accepted.root / "build/validation.json").unlink()
+    (shape, found), (expected_shape, expected) = map(
+        numbers, (accepted.olmix("show", "mixtures/accepted.yaml").out, by_validation)
+    )
+    assert shape == expected_shape
+    assert found == pytest.approx(expected, abs=1.01e-4)  # recorded in six decimals, shown in four
 
 
 def test_diff_of_files_and_revisions(accepted: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,52 @@ def test_a_mixture_by_hand_shows_what_it_holds(tmp_path: Path) -> None:
     ]
     out = shown(tmp_path, by_hand(tmp_path, target={"tokens": 1000, "repetition": 2}))
     assert out.endswith("\nTarget 1,000 tokens, repetition limit 2\n")
+
+
+# What was measured
+
+
+def test_a_file_that_records_its_measurement_shows_it(tmp_path: Path) -> None:
+    """With the errors, and as files had it before those were recorded."""
+    measured = {"seeds": 3, "bpb": 2.4, "gain_over_natural": 0.1, "gain_over_uniform": -0.05, "gain_over_carried": 0.0}
+    assert shown(tmp_path, by_hand(tmp_path, measured=measured)).splitlines()[:5] == [
+        "Measured, 3 fresh seeds: 2.4000 bits per byte",
+        "  0.1000 better than the natural mixture (2.5000), +4.0%",
+        "  0.0500 WORSE than the uniform mixture (2.3500), -2.1%",
+        "  the same mixture as the accepted mixture carried over",
+        "",
+    ]
+    errors = {"standard_error": 0.01, "gain_over_natural_standard_error": 0.02}
+    out = shown(tmp_path, by_hand(tmp_path, measured={**measured, "seeds": 1, **errors}))
+    assert out.startswith(
+        "Measured, 1 fresh seed: 2.4000 bits per byte ± 0.0100\n"
+        "  0.1000 ± 0.0200 better than the natural mixture (2.5000), +4.0%\n"
+    )
+    content = json.loads(shown(tmp_path, "mine.yaml", "--json"))
+    assert (content["measured"]["bpb"], content["validation"]) == (2.4, None)
+    ran = olmix(tmp_path, "diff", by_hand(tmp_path, "other.yaml"), "mine.yaml")
+    assert "\nMeasured, 1 fresh seed: 2.4000" in ran.out
+
+
+def test_only_the_projects_own_proposal_is_still_to_be_measured(tmp_path: Path) -> None:
+    (tmp_path / "mixtures").mkdir()
+    by_hand(tmp_path, "mixtures/proposed.yaml")
+    assert olmix(tmp_path, "show").out.startswith("Not measured yet: run dvc repro.\n")
+    assert shown(tmp_path, "./mixtures/../mixtures/proposed.yaml").startswith("Not measured yet: run dvc repro.\n")
+    assert shown(tmp_path, by_hand(tmp_path)).startswith("No measurement is recorded in mine.yaml.\n")
+    # A validation of nothing (validate.seeds: 0) is not one of every mixture.
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/validation.json").write_text("{}")
+    assert shown(tmp_path, "mine.yaml").startswith("No measurement is recorded in mine.yaml.\n")
+
+
+def test_the_validation_of_the_working_tree_counts_before_what_a_file_records(tmp_path: Path) -> None:
+    weights = {name: row["weight"] for name, row in DOMAINS.items()}
+    proposal = {"mean_bpb": 1.5, "standard_error": None, "seeds": [1], "weights": weights, "tasks": {}}
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/validation.json").write_text(json.dumps({"proposal": proposal}))
+    mine = by_hand(tmp_path, measured={"bpb": 2.5, "seeds": 3})
+    assert shown(tmp_path, mine).startswith("Measured, 1 fresh seed: 1.5000 bits per byte\n")
+    moved = {**proposal, "weights": {"code": 0.3, "web": 0.7}}
+    (tmp_path / "build/validation.json").write_text(json.dumps({"proposal": moved}))
+    assert shown(tmp_path, mine).startswith("Measured, 3 fresh seeds: 2.5000 bits per byte\n")

@@ -36,15 +36,16 @@ def accept() -> str:
 
 
 def _measured() -> dict[str, Any]:
-    """The proposal's measured BPB and its gains, for whoever reads the accepted file later."""
+    """The proposal's measured BPB and its gains with their errors, for whoever reads the accepted file later."""
     validation = read_json(VALIDATION)
     if PROPOSAL not in validation:
         return {}
-    measured: dict[str, Any] = {
-        "bpb": round(validation[PROPOSAL]["mean_bpb"], 6),
-        "seeds": len(validation[PROPOSAL]["seeds"]),
-    }
+    proposal = validation[PROPOSAL]
+    measured = {"bpb": proposal["mean_bpb"], "standard_error": proposal["standard_error"]}
     for name in (NATURAL, UNIFORM, CARRIED):
         if name in validation:
-            measured[f"gain_over_{name}"] = round(validation[name]["gain_of_proposal"]["bpb"], 6)
-    return {"measured": measured}
+            gain = validation[name]["gain_of_proposal"]
+            measured[f"gain_over_{name}"] = gain["bpb"]
+            measured[f"gain_over_{name}_standard_error"] = gain["standard_error"]
+    known = {key: round(value, 6) for key, value in measured.items() if value is not None}
+    return {"measured": {"seeds": len(proposal["seeds"]), **known}}

@@ -77,9 +77,7 @@ def diff_text(a: MixtureFile, b: MixtureFile, names: tuple[str, str], validation
             if a.dataset != b.dataset
             else f"Predicted {predicted['before']:.4f} -> {predicted['after']:.4f} bits per byte"
         )
-    if validation:
-        lines += measured_lines(validation)
-    return "\n".join(lines)
+    return "\n".join(lines + measured_lines(b, validation))
 
 
 def _renamed(a: MixtureFile, b: MixtureFile) -> dict[str, str]:

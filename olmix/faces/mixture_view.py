@@ -8,6 +8,7 @@ from typing import Any
 from olmix.core.mixture import total_variation
 from olmix.core.plan import Plan
 from olmix.faces.config import load_params
+from olmix.faces.revisions import Named
 from olmix.faces.table import bar, table
 from olmix.outputs.mixture_file import MixtureFile
 from olmix.outputs.validation import CARRIED, NATURAL, PROPOSAL, UNIFORM
@@ -22,38 +23,66 @@ _LABELS = {
 SAME = 1e-5
 
 
-def measured_lines(validation: Mapping[str, Any]) -> list[str]:
-    """What the validation measured, one line a baseline."""
-    if PROPOSAL not in validation:
-        if load_params().proxy.external:
-            return ["Not measured: proxies are trained elsewhere (proxy.external)."]
-        return ["Not measured: validate.seeds is 0."]
+def measured_lines(file: MixtureFile, validation: Mapping[str, Any] | None) -> list[str]:
+    """What was measured of a mixture, one line a baseline: by `validation`, else as its file records it; or nothing."""
+    if validation:
+        return _validated_lines(validation)
+    recorded = file.sections.get("measured")
+    return _recorded_lines(recorded) if recorded else []
+
+
+def _validated_lines(validation: Mapping[str, Any]) -> list[str]:
     proposal = validation[PROPOSAL]
-    lines = [
-        f"Measured, {len(proposal['seeds'])} fresh seeds: {proposal['mean_bpb']:.4f} bits per byte"
-        + _error(proposal["standard_error"])
-    ]
-    for name, label in _LABELS.items():
+    lines = [_bpb_line(proposal["mean_bpb"], proposal["standard_error"], len(proposal["seeds"]))]
+    for name in _LABELS:
         if name in validation:
             gain = validation[name]["gain_of_proposal"]
-            if total_variation(validation[name]["weights"], proposal["weights"]) < SAME:
-                lines.append(f"  the same mixture as {label}")
-                continue
-            verb = "better" if gain["bpb"] >= 0 else "WORSE"
-            lines.append(
-                f"  {abs(gain['bpb']):.4f}{_error(gain['standard_error'])} {verb} than {label} "
-                f"({validation[name]['mean_bpb']:.4f}), {gain['relative']:+.1%}"
-            )
+            same = total_variation(validation[name]["weights"], proposal["weights"]) < SAME
+            lines.append(_gain_line(name, gain["bpb"], gain["standard_error"], validation[name]["mean_bpb"], same))
     return lines
 
 
+def _recorded_lines(measured: Mapping[str, Any]) -> list[str]:
+    lines = [_bpb_line(measured["bpb"], measured.get("standard_error"), measured["seeds"])]
+    for name in _LABELS:
+        gain = measured.get(f"gain_over_{name}")
+        if gain is not None:
+            error = measured.get(f"gain_over_{name}_standard_error")
+            # Runs of the same seeds differ in no digit when their mixtures are the same, and else in all of them.
+            lines.append(_gain_line(name, gain, error, measured["bpb"] + gain, same=gain == 0))
+    return lines
+
+
+def _bpb_line(bpb: float, error: float | None, seeds: int) -> str:
+    return f"Measured, {seeds} fresh seed{'s' if seeds > 1 else ''}: {bpb:.4f} bits per byte{_error(error)}"
+
+
+def _gain_line(name: str, gain: float, error: float | None, baseline: float, same: bool) -> str:
+    if same:
+        return f"  the same mixture as {_LABELS[name]}"
+    verb = "better" if gain >= 0 else "WORSE"
+    return f"  {abs(gain):.4f}{_error(error)} {verb} than {_LABELS[name]} ({baseline:.4f}), {gain / baseline:+.1%}"
+
+
+def _unmeasured_line(named: Named, validation: Mapping[str, Any] | None) -> str:
+    """Why nothing was measured of a mixture."""
+    if not named.is_proposal:
+        return f"No measurement is recorded in {named.place}."
+    if validation is None:
+        return "Not measured yet: run dvc repro."
+    if load_params().proxy.external:
+        return "Not measured: proxies are trained elsewhere (proxy.external)."
+    return "Not measured: validate.seeds is 0."
+
+
 def mixture_text(
-    file: MixtureFile,
+    named: Named,
     validation: Mapping[str, Any] | None,
     plan: Plan | None,
     descriptions: Mapping[str, str],
 ) -> str:
     """A table of the mixture under the measured gain; the prediction last."""
+    file = named.file
     natural = plan.dataset.natural if plan else {}
     weights = file.mixture.weights
     scale = max(weights.values(), default=1.0)
@@ -68,7 +97,7 @@ def mixture_text(
         ]
         for name, weight in weights.items()
     ]
-    lines = measured_lines(validation) if validation is not None else ["Not measured yet: run dvc repro."]
+    lines = measured_lines(file, validation) or [_unmeasured_line(named, validation)]
     lines += ["", table(["domain", "weight", "natural", "tokens", "repetition", ""], rows), ""]
     predicted = file.sections.get("predicted")
     if predicted:
