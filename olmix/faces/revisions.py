@@ -11,7 +11,8 @@ from typing import Any
 from olmix.errors import MixtureError
 from olmix.files import parse_yaml
 from olmix.outputs.mixture_file import PROPOSED, MixtureFile, parse_mixture, read_mixture
-from olmix.outputs.validation import read_validation
+from olmix.outputs.validation import VALIDATION, read_validation, validation_of
+from olmix.pipeline import output_at
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,16 @@ class Named:
         return self.revision is None and Path(self.place).resolve() == PROPOSED.resolve()
 
     def validation(self) -> dict[str, Any] | None:
-        """The working tree's validation when it is of this very mixture, None else; empty for the proposal of a project
-        that validates nothing.
+        """The validation of this very mixture, the working tree's or its own revision's; None where neither is.
+
+        It is empty for the proposal of a project that validates nothing.
         """
-        found = read_validation(self.file.mixture.weights)
-        return found if found or self.is_proposal else None
+        weights = self.file.mixture.weights
+        found = read_validation(weights)
+        if found or (found is not None and self.is_proposal):
+            return found
+        then = output_at(VALIDATION, self.revision) if self.revision is not None else None
+        return validation_of(then, weights) if then else None
 
 
 def mixture_at(name: str) -> Named:
