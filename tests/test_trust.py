@@ -227,7 +227,8 @@ def test_the_gain_is_baseline_less_proposal_with_its_interval():
     ]
     assert trust.gain.value == pytest.approx(trust.mean_bpb["baseline"].value - trust.mean_bpb["proposal"].value)
     assert trust.gain.standard_error == pytest.approx(np.std(gains, ddof=1))
-    assert (trust.gain.low, trust.gain.high) == pytest.approx(np.quantile(gains, [0.05, 0.95]))
+    expected = trust.gain.value + np.quantile(gains, [0.05, 0.95]) - np.median(gains)
+    assert (trust.gain.low, trust.gain.high) == pytest.approx(expected)
     # The same mixture cannot gain on itself, in no replicate.
     none = examine(fit, problem(baseline=trust.proposal.weights), {}).gain
     assert none is not None
@@ -253,14 +254,34 @@ def test_the_interval_of_the_gain_mostly_contains_the_estimate_and_the_truth():
     assert np.mean(truths) >= 0.7
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(-2.0, 2.0), st.sampled_from([0.4, 1.0]))
+def test_an_estimate_lies_within_its_own_interval(seed, steeper, cap):
+    """However far the replicates, which see fewer distinct runs, are shifted all together."""
+    truth = law(seed=seed)
+    g = generator("shifted replicates", seed)
+    replicates = [
+        replace(truth, coefficients=truth.coefficients * np.exp(steeper) + g.normal(0, 0.05, (2, 3))) for _ in range(9)
+    ]
+    trust = examine(swarm_fit(truth, 3, replicates), problem(caps=np.full(3, cap)), {})
+    for interval in (trust.gain, *trust.mean_bpb.values()):
+        assert interval.low <= interval.value <= interval.high
+    weights = trust.proposal.weights
+    assert (trust.weights_low <= weights).all()
+    assert (weights <= trust.weights_high).all()
+    assert (trust.weights_low >= 0).all()
+    assert (trust.weights_high <= cap).all()
+
+
 def test_the_proposals_of_replicates_surround_the_proposal():
     _, observations = noisy()
     fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(replicates=20))
     caps = np.array([0.45, 1.0, 1.0])
     trust = examine(fit, problem(caps=caps), {})
     own = np.stack([problem(caps=caps).best(one, observations.mixtures).weights for one in fit.replicates])
-    assert trust.weights_low == pytest.approx(np.quantile(own, 0.05, axis=0))
-    assert trust.weights_high == pytest.approx(np.quantile(own, 0.95, axis=0))
+    low, high = trust.proposal.weights + np.quantile(own, [0.05, 0.95], axis=0) - np.median(own, axis=0)
+    assert trust.weights_low == pytest.approx(np.maximum(low, 0))
+    assert trust.weights_high == pytest.approx(np.minimum(high, caps))
     assert (trust.weights_high <= caps).all()
     assert trust.moved == pytest.approx(np.median(np.abs(own - trust.proposal.weights).sum(axis=1) / 2))
     assert 0 < trust.moved < 0.3
