@@ -73,7 +73,7 @@ def test_the_mixture_file_reads_back(fitted: Swarm) -> None:
     }
     for name, row in file.rows.items():
         assert row["repetition"] == pytest.approx(weights[name] * TARGET / TOKENS[name], abs=5e-4)
-    assert set(file.sections) == {"predicted", "certificate", "law", "reference", "target"}
+    assert set(file.sections) == {"predicted", "certificate", "law", "fit", "reference", "target"}
     assert file.sections["target"] == {"tokens": TARGET, "repetition": 4.0}
     assert file.sections["reference"] == SHARES
     assert file.sections["certificate"]["kl_weight"] == 0.05

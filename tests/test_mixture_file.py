@@ -78,6 +78,20 @@ def test_weights_of_tasks_matter_by_their_proportions_alone() -> None:
     assert propose(plan, fitted, {"t0": 3, "t1": 1}, TARGET, 0.05).mixture != one.mixture
 
 
+def test_a_proposal_names_the_law_and_objective_behind_its_prediction() -> None:
+    plan = make_plan(DATASET, EMPTY, Reuse())
+    fitted = laws(plan, [[-1.0, 0.5, 0.2], [0.3, -2.0, 0.1]])
+
+    def fit(fitted: Laws, weights: dict[str, float], target: Target = TARGET) -> str:
+        digest: str = propose(plan, fitted, weights, target, 0.05).sections["trust"]["fit"]
+        return digest
+
+    one = fit(fitted, {"t0": 1, "t1": 3})
+    assert fit(fitted, {"t0": 2, "t1": 6}, Target(1000, 1.7)) == one
+    assert fit(fitted, {"t0": 1, "t1": 1}) != one
+    assert fit(laws(plan, [[-1.0, 0.5, 0.2], [0.3, -2.0, 0.2]]), {"t0": 1, "t1": 3}) != one
+
+
 def base(weights: dict[str, float]) -> Mixture:
     return Mixture(
         {n: Share(w, DATASET.domains[n].tokens, DATASET.domains[n].digest) for n, w in weights.items()}, "tok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,48 @@ def test_the_validation_of_the_working_tree_counts_before_what_a_file_records(tm
     moved = {**proposal, "weights": {"code": 0.3, "web": 0.7}}
     (tmp_path / "build/validation.json").write_text(json.dumps({"proposal": moved}))
     assert shown(tmp_path, mine).startswith("Measured, 3 fresh seeds: 2.5000 bits per byte\n")
+
+
+# Whether two predictions compare
+
+
+def predicted(swarm: Swarm, a: str, b: str) -> tuple[str, bool]:
+    """What `olmix diff` says of the predictions of two fits, without the numbers, and whether they compare."""
+    names = f"{a}/mixture.yaml", f"{b}/mixture.yaml"
+    content = json.loads(olmix(swarm.root, "diff", *names, "--json").out)["predicted"]
+    (line,) = [line for line in olmix(swarm.root, "diff", *names).out.splitlines() if line.startswith("Predicted")]
+    return re.sub(r"\d\.\d{4}", "#", line), content["comparable"]
+
+
+OF_ONE_LAW = ("Predicted # -> # bits per byte", True)
+OF_TWO_LAWS = (
+    "Predicted # before and # after, bits per byte; each by its own law, so their difference says nothing",
+    False,
+)
+
+
+def test_predictions_of_one_law_compare_whatever_else_was_asked(tmp_path: Path) -> None:
+    swarm = Swarm(tmp_path)
+    swarm.fit("--law", "linear")
+    swarm.fit("--law", "linear", "--lambda", "0.3", "--repetition", "5", "--out", "other")
+    assert predicted(swarm, "fit", "other") == OF_ONE_LAW
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--law", "bimix"], ["--runs", "20"], ["--weight", "python=3"], ["--drop", "python"], ["--config", "delta.yaml"]],
+    ids=lambda words: words[0],
+)
+def test_predictions_of_two_laws_or_objectives_do_not(tmp_path: Path, words: list[str]) -> None:
+    swarm = Swarm(tmp_path)
+    swarm.write("delta.yaml", "delta: 0.001\n")
+    swarm.fit("--law", "log-linear")
+    swarm.fit("--law", "log-linear", *words, "--out", "other")
+    assert predicted(swarm, "fit", "other") == OF_TWO_LAWS
+
+
+def test_predictions_of_files_that_do_not_tell_their_law_do_not_compare(tmp_path: Path) -> None:
+    section = {"proposal": {"bpb": 1.5, "standard_error": None}}
+    by_hand(tmp_path, "a.yaml", predicted=section, dataset="ff")
+    ran = olmix(tmp_path, "diff", "a.yaml", "a.yaml")
+    assert "1.5000 before and 1.5000 after" in ran.out

@@ -50,6 +50,11 @@ class LawKind:
     refit: Callable[[Observations, Sequence[Array], Law], Sequence[Law]] | None = None
     most_replicates: int | None = None
 
+    @property
+    def settings(self) -> dict[str, float]:
+        """What `fit` was bound to, by name; empty for a law without settings."""
+        return dict(getattr(self.fit, "keywords", {}))
+
     def refitted(self, observations: Observations, factors: Sequence[Array], near: Law) -> list[Law]:
         """A fit for every reweighting of the runs, factors (K,) each, from a law `near` them."""
         if self.refit is not None:

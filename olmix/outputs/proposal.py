@@ -19,7 +19,7 @@ from olmix.core.plan import Plan
 from olmix.core.quantise import quantise_within
 from olmix.core.trust import Problem, Trust, examine
 from olmix.errors import MixtureError
-from olmix.outputs.fit_report import SMALLEST_GAP, cap_price
+from olmix.outputs.fit_report import SMALLEST_GAP, cap_price, fit_digest
 from olmix.outputs.law_file import Laws
 from olmix.outputs.mixture_file import MixtureFile
 
@@ -40,7 +40,8 @@ def propose(plan: Plan, laws: Laws | None, task_weights: Mapping[str, float], ta
     require_feasible(plan.dataset, plan.space, caps, target.tokens, target.repetition)
     if laws is None:
         return _carried(plan, caps, target)
-    trust = examine(laws.fit, problem_of(plan, laws, task_weights, plan.space.caps(caps), kl), _others(laws))
+    problem = problem_of(plan, laws, task_weights, plan.space.caps(caps), kl)
+    trust = examine(laws.fit, problem, _others(laws))
     names = plan.dataset.names
     expanded = plan.space.expand(trust.proposal.weights)
     rounded = quantise_within([expanded[n] for n in names], [caps[n] for n in names])
@@ -52,7 +53,7 @@ def propose(plan: Plan, laws: Laws | None, task_weights: Mapping[str, float], ta
             "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6),
             **_prices(plan, caps, trust),
         },
-        "trust": _trust_section(laws, trust),
+        "trust": _trust_section(laws, problem, trust),
         "target": {"tokens": target.tokens, "repetition": target.repetition},
         "plan": _plan_section(plan),
     }
@@ -144,10 +145,11 @@ def rounded(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def _trust_section(laws: Laws, trust: Trust) -> dict[str, Any]:
+def _trust_section(laws: Laws, problem: Problem, trust: Trust) -> dict[str, Any]:
     """The answers to the questions of trust that a review should see, rounded so that a diff stays quiet."""
     return {
         "law": laws.fit.kind.name,
+        "fit": fit_digest(laws.fit, laws.tasks, problem.task_weights),
         "mirage": trust.mirage,
         "nearest_run": round(trust.distance, 3),
         "leverage": round(trust.leverage, 3),
