@@ -24,6 +24,7 @@ from tests.swarm_tables import (
     FIT,
     RUNS,
     SHARES,
+    TABLES,
     TARGET,
     TASK_KEYS,
     TASKS,
@@ -149,6 +150,15 @@ def test_what_is_printed(fitted: Swarm) -> None:
     for line in ("predicted ", "other runs ", "other laws ", "design ", "never sampled  none", "nearest run ",
                  "mirage ", "without caps ", "caps           1 bind", "solver         duality gap "):  # fmt: skip
         assert f"\n{line}" in out
+
+
+def test_the_law_is_chosen_unless_one_is_named(swarm: Swarm) -> None:
+    ran = swarm.command("fit", *TABLES, "--replicates", "0")
+    table = ran.out[ran.out.index("\nlaw  ") :].splitlines()
+    assert table[1].split() == ["law", "Spearman,", "tasks", "of", "the", "mean", "score"]
+    assert {line.split()[0] for line in table[2 : 2 + len(CHOOSABLE)]} == set(CHOOSABLE)
+    assert table[2 + len(CHOOSABLE)].startswith("Chosen: ")
+    assert swarm.diagnostics()["choice"]["law"] == swarm.mixture().sections["law"]
 
 
 def test_json_prints_the_file(swarm: Swarm) -> None:

@@ -35,9 +35,9 @@ def test_first_build_is_a_mixture_within_its_limits(accepted_template: Project) 
     validation = accepted_template.json("build/validation.json")
     assert set(validation) == {"proposal", "natural", "uniform"}
     assert validation["natural"]["gain_of_proposal"]["bpb"] > 0
-    assert {"loss", "spearman", "rmse"} <= set(
-        accepted_template.json("build/fit/diagnostics.json")["tasks"]["math-task"]
-    )
+    diagnostics = accepted_template.json("build/fit/diagnostics.json")
+    assert {"loss", "spearman", "rmse"} <= set(diagnostics["tasks"]["math-task"])
+    assert diagnostics["choice"]["law"] == diagnostics["law"] == mixture["trust"]["law"]
 
 
 def test_nothing_to_do_twice_and_after_a_comment(accepted: Project) -> None:

@@ -174,7 +174,7 @@ def test_a_fitted_swarm_that_reaches_its_optimum_is_no_mirage_and_a_spoiled_law_
         np.vstack([observations.mixtures, np.eye(3)]),
         np.vstack([observations.bpb, law().predict(np.eye(3))]),
     )
-    fit = fit_swarm(vertices, ids(33), WEIGHTS, FitSettings(replicates=0))
+    fit = fit_swarm(vertices, ids(33), WEIGHTS, FitSettings(LOG_LINEAR, replicates=0))
     trust = examine(fit, problem(kl=0.0), {})
     assert not trust.mirage
     worst = observations.bpb.min()
@@ -218,7 +218,7 @@ def test_the_best_run_has_every_task_that_weighs():
 
 def test_the_gain_is_baseline_less_proposal_with_its_interval():
     _, observations = noisy()
-    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(replicates=20))
+    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=20))
     trust = examine(fit, problem(), {})
     assert trust.gain is not None
     gains = [
@@ -241,7 +241,7 @@ def test_the_interval_of_the_gain_mostly_contains_the_estimate_and_the_truth():
     estimates, truths = [], []
     for seed in range(12):
         truth, observations = noisy(seed=seed)
-        fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(replicates=25))
+        fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=25))
         trust = examine(fit, problem(), {})
         assert trust.gain is not None
         real = (truth.predict(EVEN) - truth.predict(trust.proposal.weights)) @ WEIGHTS
@@ -275,7 +275,7 @@ def test_an_estimate_lies_within_its_own_interval(seed, steeper, cap):
 
 def test_the_proposals_of_replicates_surround_the_proposal():
     _, observations = noisy()
-    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(replicates=20))
+    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=20))
     caps = np.array([0.45, 1.0, 1.0])
     trust = examine(fit, problem(caps=caps), {})
     own = np.stack([problem(caps=caps).best(one, observations.mixtures).weights for one in fit.replicates])
@@ -287,7 +287,7 @@ def test_the_proposals_of_replicates_surround_the_proposal():
     assert 0 < trust.moved < 0.3
     # More noise moves it more.
     _, loud = noisy(noise=0.15)
-    far = examine(fit_swarm(loud, ids(30), WEIGHTS, FitSettings(replicates=20)), problem(caps=caps), {})
+    far = examine(fit_swarm(loud, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=20)), problem(caps=caps), {})
     assert far.moved > trust.moved
 
 
@@ -316,7 +316,7 @@ def test_a_law_that_is_searched_is_not_searched_for_every_replicate():
 
 def test_other_laws_have_their_word():
     _, observations = noisy()
-    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(replicates=0))
+    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=0))
     kinds = {name: law_kinds()[name] for name in (LOG_LINEAR, "nearest", "diminishing")}
     asked = []
     trust = examine(fit, problem(), kinds, report=asked.append)
@@ -353,7 +353,7 @@ def test_the_leverage_of_a_run_is_at_most_one(seed, domains):
 def test_leverage_is_more_where_the_swarm_does_not_reach():
     x = 0.9 * EVEN + 0.1 * generator("narrow").dirichlet(np.ones(3), size=24)
     truth = law()
-    fit = fit_swarm(observe(x, truth.predict(x)), ids(24), WEIGHTS, FitSettings(replicates=0))
+    fit = fit_swarm(observe(x, truth.predict(x)), ids(24), WEIGHTS, FitSettings(LOG_LINEAR, replicates=0))
     near, far = (examine(fit, problem(kl=kl), {}) for kl in (10.0, 0.0))
     assert near.leverage < near.largest_leverage
     assert far.leverage > 1

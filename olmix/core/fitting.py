@@ -34,7 +34,7 @@ class FitSettings:
     bootstrap replicates, and the seed of both.
     """
 
-    law: str = LOG_LINEAR
+    law: str = AUTO
     delta: float = HUBER_DELTA
     ridge: float = RIDGE
     folds: int = 5

@@ -34,7 +34,7 @@ def law_kinds(delta: float = HUBER_DELTA, ridge: float = RIDGE) -> dict[str, Law
     kinds = (
         LawKind(
             LOG_LINEAR,
-            "c + exp(t . p), the law of Olmix: the default and the reference",
+            "c + exp(t . p), the law of Olmix and the reference",
             LogLinear,
             functools.partial(loglinear, delta=delta, ridge=ridge),
             lambda m: m + 1,

@@ -39,7 +39,7 @@ _TABLE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.Choice(["priors", "natural", "uniform"]),
         help="What the KL term pulls to.  [default: priors]",
     ),
-    click.option("--law", help="auto, or a law by name (a wrong one lists them).  [default: log-linear]"),
+    click.option("--law", help="auto, or a law by name (a wrong one lists them).  [default: auto]"),
     click.option("--lambda", "kl", type=float, help="Weight of the KL term, in BPB.  [default: 0.05]"),
     click.option("--target-tokens", metavar="N", help="Tokens of the target run, such as 1T; without it no caps."),
     click.option("--repetition", type=float, help="How often the target may read a domain.  [default: 4]"),
