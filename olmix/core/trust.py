@@ -23,15 +23,14 @@ LOW, HIGH = 0.05, 0.95
 ROUNDING = 1e-9
 # Limits of doubt: the rank correlation of the mean BPB, total variation by resampling, share outside of the runs.
 LEAST_RANK, MOST_MOVED, MOST_OUTSIDE = 0.8, 0.1, 0.05
-QUESTIONS = 7
+QUESTIONS = 8
 
 
 @dataclass(frozen=True)
 class Problem:
     """What a proposal minimises: task_weights (n,) of sum 1, reference (m,), kl in BPB, caps (m,).
 
-    baseline (m,): the mixture that a gain is measured against; None where the law cannot know it (a reuse swarm has
-    never seen other proportions inside its virtual domain).
+    baseline (m,): the mixture that a gain is measured against, None for no gain.
     """
 
     task_weights: Array
@@ -117,12 +116,15 @@ class Trust:
 
     def doubts(self, fit: SwarmFit) -> tuple[str, ...]:
         """What speaks against believing the proposal, each in a few words: the questions and limits of docs/fit.md."""
-        gains = [law.gain for law in self.laws if law.gain is not None]
+        gain = self.gain.value if self.gain is not None else 0.0
+        others = [law.gain for law in self.laws if law.gain is not None]
+        spread = max(gain, *others) - min(gain, *others) if others else 0.0
         asked = {
             f"unseen runs are ranked at {fit.scores.mean_spearman:.2f}": not fit.scores.mean_spearman >= LEAST_RANK,
             "the gain may be 0": self.gain is not None and self.gain.low <= 0,
             f"other runs move it by {self.moved or 0:.2f}": (self.moved or 0.0) > MOST_MOVED,
-            "a law says that it loses": self.gain is not None and min(gains, default=1.0) <= 0,
+            "a law says that it loses": self.gain is not None and min(others, default=1.0) <= 0,
+            f"the laws disagree by {spread:#.2g} on a gain of {gain:#.2g}": spread > max(gain, 0.0),
             "the runs cannot tell all domains apart": fit.design.rank < len(self.proposal.weights),
             "it lies beyond the runs": self.leverage > self.largest_leverage or self.unsupported > MOST_OUTSIDE,
             "it is better than any run by more than the error": self.mirage,
