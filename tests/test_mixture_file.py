@@ -58,6 +58,7 @@ def test_a_proposal_is_golden_and_reads_back(tmp_path: Path) -> None:
     assert set(content["domains"]) == {"a", "b", "on"}
     assert content["predicted"]["proposal"]["bpb"] < content["predicted"]["natural"]["bpb"]
     assert content["certificate"]["gap"] <= 1e-9
+    assert content["trust"]["gain"]["over"] == "natural"
 
 
 def test_caps_hold_to_the_last_digit_and_are_marked() -> None:
@@ -101,12 +102,18 @@ def base(weights: dict[str, float]) -> Mixture:
 def test_a_reuse_proposal_keeps_frozen_ratios_and_the_scarcest_member_within_its_cap() -> None:
     new = Dataset({**DATASET.domains, "z": Domain(named_key("z"), 400)}, "tok")
     plan = make_plan(new, base({"a": 0.2, "b": 0.2, "on": 0.6}), Reuse())
-    file = propose(plan, laws(plan, [[-3.0, 1.0]]), {"t0": 1}, Target(1000, 2.0), 0.0)
+    fitted = laws(plan, [[-3.0, 1.0]])
+    file = propose(plan, fitted, {"t0": 1}, Target(1000, 2.0), 0.0)
     weights = file.mixture.weights
     assert weights["on"] == pytest.approx(0.4, abs=1e-6)
     assert weights["on"] <= 0.4
     assert weights["a"] == pytest.approx(weights["on"] / 3, abs=2e-6)
-    assert "natural" not in file.sections["predicted"]
+    # Its runs cannot tell what natural would give, but what doing nothing would: z has no weight in it.
+    predicted, gain = file.sections["predicted"], file.sections["trust"]["gain"]
+    assert set(predicted) == {"proposal", "carried", "unconstrained"}
+    assert predicted["carried"]["bpb"] == pytest.approx(fitted.fit.law.predict(np.array([1.0, 0.0]))[0], abs=1e-6)
+    assert gain["over"] == "carried"
+    assert gain["bpb"] == pytest.approx(predicted["carried"]["bpb"] - predicted["proposal"]["bpb"], abs=2e-6)
 
 
 def test_removal_alone_renormalises_and_moves_what_a_cap_forbids() -> None:

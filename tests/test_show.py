@@ -182,3 +182,29 @@ def test_predictions_of_files_that_do_not_tell_their_law_do_not_compare(tmp_path
     by_hand(tmp_path, "a.yaml", predicted=section, dataset="ff")
     ran = olmix(tmp_path, "diff", "a.yaml", "a.yaml")
     assert "1.5000 before and 1.5000 after" in ran.out
+
+
+# How far to believe it
+
+
+def test_the_predicted_gain_and_the_doubts_stand_under_the_prediction(tmp_path: Path) -> None:
+    trust = {
+        "law": "linear", "mirage": False, "nearest_run": 0.1, "leverage": 0.2, "largest_leverage_of_a_run": 0.5,
+        "moved_by_resampling": None, "other_laws": {},
+    }  # fmt: skip
+    gain = {"over": "natural", "bpb": 0.0551, "standard_error": 0.0122, "low": 0.045, "high": 0.066}
+    law = "Law linear; nearest run 0.100 away; leverage 0.20, of a run at most 0.50"
+    for more, lines in (
+        ({"gain": gain, "doubts": []}, [
+            "Predicted gain over the natural mixture 0.0551 ± 0.0122 (0.0450 to 0.0660)", law, "No doubt is raised.",
+        ]),
+        ({"gain": {"over": "carried", "bpb": 0.05, "standard_error": None, "low": None, "high": None},
+          "doubts": ["the gain may be 0", "it lies beyond the runs"]}, [
+            "Predicted gain over the accepted mixture carried over 0.0500", law,
+            "Doubts: the gain may be 0, it lies beyond the runs",
+        ]),
+        ({}, [law]),  # a file of before these were written
+    ):  # fmt: skip
+        out = shown(tmp_path, by_hand(tmp_path, trust={**trust, **more}))
+        assert out.splitlines()[-len(lines) :] == lines
+        assert ("oubt" in out) == (more != {})

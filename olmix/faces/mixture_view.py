@@ -138,16 +138,25 @@ def trust_lines(trust: Mapping[str, Any]) -> list[str]:
     others = [law["bpb"] for law in trust["other_laws"].values()]
     said = f"; other laws predict {min(others):.4f} to {max(others):.4f}" if others else ""
     moved = trust["moved_by_resampling"]
-    lines = [
+    gain, doubts = trust.get("gain"), trust.get("doubts")
+    lines = [_predicted_gain_line(gain)] if gain else []
+    lines += [
         f"Law {trust['law']}{said}; nearest run {trust['nearest_run']:.3f} away"
         + (f", other runs would move it by {moved:.3f}" if moved is not None else "")
         + f"; leverage {trust['leverage']:.2f}, of a run at most {trust['largest_leverage_of_a_run']:.2f}"
     ]
+    if doubts is not None:
+        lines.append(f"Doubts: {', '.join(doubts)}" if doubts else "No doubt is raised.")
     if trust["mirage"]:
         lines.append(
             "MIRAGE ALARM: the prediction beats every run by more than the law's error; believe what is measured"
         )
     return lines
+
+
+def _predicted_gain_line(gain: Mapping[str, Any]) -> str:
+    within = f" ({gain['low']:.4f} to {gain['high']:.4f})" if gain["low"] is not None else ""
+    return f"Predicted gain over {_LABELS[gain['over']]} {gain['bpb']:.4f}{_error(gain['standard_error'])}{within}"
 
 
 def mixture_json(file: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:
