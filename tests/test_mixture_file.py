@@ -146,6 +146,9 @@ def test_digests_that_look_like_numbers_survive_yaml() -> None:
         ({"domains": {"a": {"weight": 0.9, "tokens": 1, "digest": "0"}}}, "old.yaml: the weights sum to 0.900000"),
         ({"domains": {"a": {"weight": -1.0, "tokens": 1, "digest": "0"}}}, "domain a: weight -1.0"),
         ({"domains": {"a": {"weight": math.nan, "tokens": 1, "digest": "0"}}}, "domain a: weight nan"),
+        ({"domains": {}, "target": {"tokens": "1T", "repetition": 4}}, "old.yaml: target: write tokens and repetition"),
+        ({"domains": {}, "target": 5}, "old.yaml: target: write tokens and repetition, each a number, or leave target"),
+        ({"domains": {}, "measured": {"bpb": 2.4}}, "old.yaml: measured: write bpb and seeds, each a number"),
     ],
 )
 def test_what_is_no_mixture_is_one_clear_line(content: object, message: str) -> None:
