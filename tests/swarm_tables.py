@@ -135,7 +135,7 @@ class Swarm:
                 self.write(name, content())
 
     def fit(self, *words: str, plots: bool = False) -> Ran:
-        """`olmix fit` for 20B tokens without replicates, which must succeed."""
+        """`olmix fit` of the log-linear law for 20B tokens without replicates, which must succeed."""
         return self.command(*FIT, *words, plots=plots)
 
     def sweep(self, *words: str, plots: bool = False) -> Ran:
@@ -193,8 +193,9 @@ def another(swarm: Swarm, name: str) -> Swarm:
 
 
 TABLES = ("ratios.csv", "metrics.csv", "--priors", "priors.json", "--target-tokens", "20B")
-FIT = ("fit", *TABLES, "--replicates", "0")
-SWEEP = ("sweep", *TABLES)
+LAW = ("--law", "log-linear")  # which made the runs; a law that is named after it counts instead
+FIT = ("fit", *TABLES, *LAW, "--replicates", "0")
+SWEEP = ("sweep", *TABLES, *LAW)
 
 
 def _fitted(*_: object, **__: object) -> Callable[[], None]:

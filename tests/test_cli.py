@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import click
@@ -33,6 +35,48 @@ def test_show_leads_with_what_was_measured(accepted_template: Project) -> None:
     content = json.loads(accepted_template.olmix("show", "--json").out)
     assert content["validation"]["natural"]["gain_of_proposal"]["bpb"] > 0
     assert content["domains"]["web"]["weight"] == accepted_template.weights()["web"]
+
+
+def numbers(text: str) -> tuple[str, list[float]]:
+    """A text without its numbers, and these."""
+    return re.sub(r"[\d.]+", "#", text), [float(n) for n in re.findall(r"\d+\.?\d*", text)]
+
+
+def test_an_accepted_mixture_carries_its_measurement_with_it(accepted: Project) -> None:
+    measured = accepted.mixture("accepted")["measured"]
+    assert {"bpb", "standard_error", "seeds", "gain_over_natural", "gain_over_natural_standard_error"} <= set(measured)
+    by_validation = accepted.olmix("show", "mixtures/accepted.yaml").out
+    assert by_validation.startswith("Measured, 2 fresh seeds: ")
+    (accepted.root / "build/validation.json").unlink()
+    (shape, found), (expected_shape, expected) = map(
+        numbers, (accepted.olmix("show", "mixtures/accepted.yaml").out, by_validation)
+    )
+    assert shape == expected_shape
+    assert found == pytest.approx(expected, abs=1.01e-4)  # recorded in six decimals, shown in four
+
+
+def test_a_revision_shows_what_was_measured_of_it_then(accepted: Project) -> None:
+    then = accepted.olmix("show").out
+    measured = then[: then.index("\n\n")]
+    validation = accepted.json("build/validation.json")
+    moved = accepted.mixture()
+    moved["domains"]["web"]["weight"] -= 0.1
+    moved["domains"]["math"]["weight"] += 0.1
+    accepted.write("mixtures/proposed.yaml", yaml.safe_dump(moved))
+    (accepted.root / "build/validation.json").write_text("{}")
+    assert accepted.olmix("show", "HEAD").out.startswith(measured)
+    assert json.loads(accepted.olmix("show", "HEAD", "--json").out)["validation"] == validation
+    assert measured in accepted.olmix("diff", "mixtures/proposed.yaml", "HEAD").out
+    # Another mixture of that revision was not what was measured then.
+    accepted.commit("moved by hand")
+    unmeasured = "No measurement is recorded in HEAD:mixtures/proposed.yaml.\n"
+    assert accepted.olmix("show", "HEAD").out.startswith(unmeasured)
+    # Nothing is fetched: without the cache there is only what the file says.
+    shutil.rmtree(accepted.root / ".dvc/cache")
+    assert accepted.olmix("show", "HEAD~1").out.startswith(
+        "No measurement is recorded in HEAD~1:mixtures/proposed.yaml"
+    )
+    assert accepted.olmix("show", "HEAD~1:mixtures/accepted.yaml").out.startswith("Measured, 2 fresh seeds: ")
 
 
 def test_diff_of_files_and_revisions(accepted: Project) -> None:

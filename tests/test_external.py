@@ -24,11 +24,13 @@ from olmix.core.swarm import Sampling
 from olmix.errors import ConfigError, DataError, SwarmError
 from olmix.faces.checking import check
 from olmix.faces.config import PARAMS, Params
-from olmix.faces.mixture_view import measured_lines
+from olmix.faces.mixture_view import mixture_text
 from olmix.faces.plan_view import PlanView
+from olmix.faces.revisions import Named
 from olmix.files import read_json
 from olmix.outputs.evaluations import read_results
 from olmix.outputs.external import METRICS, RATIOS, read_metrics, run_ids, write_external_evaluations, write_ratios
+from olmix.outputs.mixture_file import PROPOSED, MixtureFile
 from olmix.outputs.swarm_file import Swarm, make_swarm
 from tests.project import REPOSITORY, Project, documents, write_shards
 
@@ -304,7 +306,8 @@ def test_a_plan_speaks_of_runs_to_train_elsewhere() -> None:
 def test_show_says_why_nothing_was_measured(here: Path) -> None:
     for external, reason in ((True, "proxies are trained elsewhere (proxy.external)"), (False, "validate.seeds is 0")):
         PARAMS.write_text(yaml.safe_dump(params(proxy={"external": external})))
-        assert measured_lines({}) == [f"Not measured: {reason}."]
+        proposal = Named(MixtureFile(Mixture({})), str(PROPOSED), None)
+        assert mixture_text(proposal, {}, None, {}).startswith(f"Not measured: {reason}.\n")
 
 
 # --- the pipeline

@@ -24,13 +24,16 @@ from tests.swarm_tables import (
     FIT,
     RUNS,
     SHARES,
+    TABLES,
     TARGET,
     TASK_KEYS,
     TASKS,
     TOKENS,
     Swarm,
     another,
+    bpb,
     olmix,
+    rows,
     succeeds,
     text,
 )
@@ -73,7 +76,7 @@ def test_the_mixture_file_reads_back(fitted: Swarm) -> None:
     }
     for name, row in file.rows.items():
         assert row["repetition"] == pytest.approx(weights[name] * TARGET / TOKENS[name], abs=5e-4)
-    assert set(file.sections) == {"predicted", "certificate", "law", "reference", "target"}
+    assert set(file.sections) == {"predicted", "certificate", "law", "fit", "reference", "target"}
     assert file.sections["target"] == {"tokens": TARGET, "repetition": 4.0}
     assert file.sections["reference"] == SHARES
     assert file.sections["certificate"]["kl_weight"] == 0.05
@@ -149,6 +152,39 @@ def test_what_is_printed(fitted: Swarm) -> None:
     for line in ("predicted ", "other runs ", "other laws ", "design ", "never sampled  none", "nearest run ",
                  "mirage ", "without caps ", "caps           1 bind", "solver         duality gap "):  # fmt: skip
         assert f"\n{line}" in out
+
+
+def test_the_law_is_chosen_unless_one_is_named(swarm: Swarm) -> None:
+    ran = swarm.command("fit", *TABLES, "--replicates", "0")
+    table = ran.out[ran.out.index("\nlaw  ") :].splitlines()
+    assert table[1].split() == ["law", "Spearman,", "tasks", "of", "the", "mean", "score"]
+    assert {line.split()[0] for line in table[2 : 2 + len(CHOOSABLE)]} == set(CHOOSABLE)
+    assert table[2 + len(CHOOSABLE)].startswith("Chosen: ")
+    assert swarm.diagnostics()["choice"]["law"] == swarm.mixture().sections["law"]
+
+
+def test_laws_that_agree_on_the_gain_raise_no_doubt(fitted: Swarm) -> None:
+    assert "\nbelieve it?    no doubt is raised\n" in (fitted.root / "stdout").read_text()
+    assert fitted.diagnostics()["proposal"]["doubts"] == []
+
+
+def test_laws_that_disagree_by_more_than_the_gain_are_a_doubt(swarm: Swarm) -> None:
+    """Runs that hold little of a domain whose first tokens gain most, and a proposal that asks for much of it."""
+    draw = generator("laws that disagree")
+    mixtures = np.round(draw.dirichlet([20, 20, 1, 50], size=RUNS), 9)
+    swarm.ratios = rows("r", DOMAINS, mixtures, 9)
+    diminishing = bpb(mixtures) - 0.5 + 0.5 * np.exp(-2 * mixtures[:, 2:3] ** 0.6)
+    swarm.metrics = rows("r", TASKS, diminishing + draw.normal(0, 0.003, (RUNS, len(TASKS))), 12)
+    ran = swarm.fit()
+    proposal = swarm.diagnostics()["proposal"]
+    gain = proposal["gain"]["bpb"]
+    gains = [gain, *(law["gain"] for law in proposal["laws"].values())]
+    spread = max(gains) - min(gains)
+    assert spread > gain
+    doubt = f"the laws disagree by {spread:#.2g} on a gain of {gain:#.2g}"
+    assert doubt in proposal["doubts"]
+    assert f" of 8 questions raise doubt: {proposal['doubts'][0]}" in ran.out
+    assert doubt in ran.out
 
 
 def test_json_prints_the_file(swarm: Swarm) -> None:

@@ -21,6 +21,7 @@ from tests.test_selection import LINEAR, linear_swarm, names
 
 EVEN = np.full(2, 0.5)
 LAWS = (LOG_LINEAR, "diminishing")
+REFERENCE = FitSettings(law=LOG_LINEAR, replicates=0)
 QUICK = FitSettings(law="linear", replicates=4)  # a law that is fitted in a millisecond
 
 
@@ -138,13 +139,13 @@ def test_what_a_fit_holds(name):
 
 def test_settings_reach_the_law():
     x, y = swarm(20)
-    usual = fitted(x, y, FitSettings(replicates=0))
+    usual = fitted(x, y, REFERENCE)
     assert usual.replicates == ()
-    wide = fitted(x, y, FitSettings(replicates=0, delta=0.5))
-    stiff = fitted(x, y, FitSettings(replicates=0, ridge=1e-1))
+    wide = fitted(x, y, replace(REFERENCE, delta=0.5))
+    stiff = fitted(x, y, replace(REFERENCE, ridge=1e-1))
     assert (wide.law.loss > usual.law.loss).any()
     assert np.ptp(stiff.law.coefficients, axis=1).max() < np.ptp(usual.law.coefficients, axis=1).max()
-    assert (fitted(x, y, FitSettings(replicates=0, seed=1)).held_out != usual.held_out).any()
+    assert (fitted(x, y, replace(REFERENCE, seed=1)).held_out != usual.held_out).any()
 
 
 def test_a_law_that_is_slow_to_fit_has_fewer_replicates():
@@ -163,9 +164,8 @@ def test_neither_the_order_of_runs_nor_that_of_domains_matters():
     x, y = swarm(20)
     ids = names(20)
     rows, columns = generator("rows").permutation(20), np.array([2, 0, 1])
-    settings = FitSettings(law=LOG_LINEAR, replicates=0)
-    one = fit_swarm(observe(x, y), ids, EVEN, settings)
-    two = fit_swarm(observe(x[rows][:, columns], y[rows]), [ids[k] for k in rows], EVEN, settings)
+    one = fit_swarm(observe(x, y), ids, EVEN, REFERENCE)
+    two = fit_swarm(observe(x[rows][:, columns], y[rows]), [ids[k] for k in rows], EVEN, REFERENCE)
     assert two.law.predict(x[:, columns]) == pytest.approx(one.law.predict(x), abs=1e-8)
     assert two.runs == tuple(ids[k] for k in rows)
     assert two.held_out == pytest.approx(one.held_out[rows], abs=1e-8)
@@ -182,6 +182,10 @@ def test_repeats_are_merged_before_anything_else():
     assert found.newest.bpb[3] == pytest.approx(y[3] + 0.3)
     assert found.held_out.shape == (16, 2)
     assert found.repeats.freedom.tolist() == [3, 3]
+
+
+def test_the_law_is_chosen_unless_one_is_named():
+    assert fitted(*swarm(), FitSettings(replicates=0)).choice is not None
 
 
 def test_auto_takes_the_law_that_predicts_unseen_runs_best():
@@ -256,15 +260,13 @@ def test_errors_say_what_is_missing():
     unknown = refused(12, FitSettings(law="log-lin"))
     assert "no law 'log-lin'" in unknown
     assert all(name in unknown for name in (AUTO, *law_kinds()))
-    assert "3 runs with distinct mixtures are too few for law log-linear: it needs 4 over 3" in refused(
-        3, FitSettings()
-    )
+    assert "3 runs with distinct mixtures are too few for law log-linear: it needs 4 over 3" in refused(3, REFERENCE)
     assert "2 runs" in refused(2, FitSettings(law="diminishing"))
     assert "2 runs with distinct mixtures are too few for law auto" in refused(2, FitSettings(law=AUTO))
     # A mixture that was run thrice is one.
     same = np.r_[0, 0, 0, 1, 2]
     with pytest.raises(SwarmError, match="3 runs with distinct mixtures"):
-        fitted(x[same], y[same], FitSettings())
+        fitted(x[same], y[same], REFERENCE)
     with pytest.raises(SwarmError, match="run id a is there 2 times"):
         fit_swarm(observe(x[:5], y[:5]), ["a", "a", "b", "c", "d"], EVEN, QUICK)
 
@@ -286,7 +288,7 @@ def test_an_older_mixture_that_was_run_many_times_is_one():
     x, y = swarm(12)
     often = observe(x[[2] * 9], y[[2] * 9])
     with pytest.raises(SwarmError, match="3 runs with distinct mixtures are too few for law log-linear: it needs 4"):
-        fitted(x[:2], y[:2], FitSettings(replicates=0), older=[often])
+        fitted(x[:2], y[:2], REFERENCE, older=[often])
 
 
 def test_repeats_of_an_older_swarm_are_merged():
@@ -330,7 +332,7 @@ def test_runs_of_a_swarm_that_is_left_out_do_not_count():
     scrambled = observe(x[5:], y[5:][g.permutation(40)])
     # Five runs over five domains, of which log-linear asks for six; the forty old ones say nothing.
     with pytest.raises(SwarmError, match="5 runs with distinct mixtures are too few for law log-linear: it needs 6"):
-        fitted(x[:5], y[:5], FitSettings(replicates=0), older=[scrambled])
+        fitted(x[:5], y[:5], REFERENCE, older=[scrambled])
 
 
 @pytest.mark.parametrize("maker", LAWS)

@@ -58,6 +58,7 @@ def test_a_proposal_is_golden_and_reads_back(tmp_path: Path) -> None:
     assert set(content["domains"]) == {"a", "b", "on"}
     assert content["predicted"]["proposal"]["bpb"] < content["predicted"]["natural"]["bpb"]
     assert content["certificate"]["gap"] <= 1e-9
+    assert content["trust"]["gain"]["over"] == "natural"
 
 
 def test_caps_hold_to_the_last_digit_and_are_marked() -> None:
@@ -78,6 +79,20 @@ def test_weights_of_tasks_matter_by_their_proportions_alone() -> None:
     assert propose(plan, fitted, {"t0": 3, "t1": 1}, TARGET, 0.05).mixture != one.mixture
 
 
+def test_a_proposal_names_the_law_and_objective_behind_its_prediction() -> None:
+    plan = make_plan(DATASET, EMPTY, Reuse())
+    fitted = laws(plan, [[-1.0, 0.5, 0.2], [0.3, -2.0, 0.1]])
+
+    def fit(fitted: Laws, weights: dict[str, float], target: Target = TARGET) -> str:
+        digest: str = propose(plan, fitted, weights, target, 0.05).sections["trust"]["fit"]
+        return digest
+
+    one = fit(fitted, {"t0": 1, "t1": 3})
+    assert fit(fitted, {"t0": 2, "t1": 6}, Target(1000, 1.7)) == one
+    assert fit(fitted, {"t0": 1, "t1": 1}) != one
+    assert fit(laws(plan, [[-1.0, 0.5, 0.2], [0.3, -2.0, 0.2]]), {"t0": 1, "t1": 3}) != one
+
+
 def base(weights: dict[str, float]) -> Mixture:
     return Mixture(
         {n: Share(w, DATASET.domains[n].tokens, DATASET.domains[n].digest) for n, w in weights.items()}, "tok"
@@ -87,12 +102,18 @@ def base(weights: dict[str, float]) -> Mixture:
 def test_a_reuse_proposal_keeps_frozen_ratios_and_the_scarcest_member_within_its_cap() -> None:
     new = Dataset({**DATASET.domains, "z": Domain(named_key("z"), 400)}, "tok")
     plan = make_plan(new, base({"a": 0.2, "b": 0.2, "on": 0.6}), Reuse())
-    file = propose(plan, laws(plan, [[-3.0, 1.0]]), {"t0": 1}, Target(1000, 2.0), 0.0)
+    fitted = laws(plan, [[-3.0, 1.0]])
+    file = propose(plan, fitted, {"t0": 1}, Target(1000, 2.0), 0.0)
     weights = file.mixture.weights
     assert weights["on"] == pytest.approx(0.4, abs=1e-6)
     assert weights["on"] <= 0.4
     assert weights["a"] == pytest.approx(weights["on"] / 3, abs=2e-6)
-    assert "natural" not in file.sections["predicted"]
+    # Its runs cannot tell what natural would give, but what doing nothing would: z has no weight in it.
+    predicted, gain = file.sections["predicted"], file.sections["trust"]["gain"]
+    assert set(predicted) == {"proposal", "carried", "unconstrained"}
+    assert predicted["carried"]["bpb"] == pytest.approx(fitted.fit.law.predict(np.array([1.0, 0.0]))[0], abs=1e-6)
+    assert gain["over"] == "carried"
+    assert gain["bpb"] == pytest.approx(predicted["carried"]["bpb"] - predicted["proposal"]["bpb"], abs=2e-6)
 
 
 def test_removal_alone_renormalises_and_moves_what_a_cap_forbids() -> None:
@@ -125,6 +146,9 @@ def test_digests_that_look_like_numbers_survive_yaml() -> None:
         ({"domains": {"a": {"weight": 0.9, "tokens": 1, "digest": "0"}}}, "old.yaml: the weights sum to 0.900000"),
         ({"domains": {"a": {"weight": -1.0, "tokens": 1, "digest": "0"}}}, "domain a: weight -1.0"),
         ({"domains": {"a": {"weight": math.nan, "tokens": 1, "digest": "0"}}}, "domain a: weight nan"),
+        ({"domains": {}, "target": {"tokens": "1T", "repetition": 4}}, "old.yaml: target: write tokens and repetition"),
+        ({"domains": {}, "target": 5}, "old.yaml: target: write tokens and repetition, each a number, or leave target"),
+        ({"domains": {}, "measured": {"bpb": 2.4}}, "old.yaml: measured: write bpb and seeds, each a number"),
     ],
 )
 def test_what_is_no_mixture_is_one_clear_line(content: object, message: str) -> None:

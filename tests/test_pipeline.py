@@ -36,9 +36,13 @@ def test_first_build_is_a_mixture_within_its_limits(accepted_template: Project) 
     validation = accepted_template.json("build/validation.json")
     assert set(validation) == {"proposal", "natural", "uniform"}
     assert validation["natural"]["gain_of_proposal"]["bpb"] > 0
-    assert {"loss", "spearman", "rmse"} <= set(
-        accepted_template.json("build/fit/diagnostics.json")["tasks"]["math-task"]
-    )
+    diagnostics = accepted_template.json("build/fit/diagnostics.json")
+    assert {"loss", "spearman", "rmse"} <= set(diagnostics["tasks"]["math-task"])
+    assert diagnostics["choice"]["law"] == diagnostics["law"] == mixture["trust"]["law"]
+    assert mixture["trust"]["gain"]["over"] == "natural"
+    doubts = mixture["trust"]["doubts"]
+    said = f"Doubts: {', '.join(doubts)}" if doubts else "No doubt is raised."
+    assert f"\n{said}\n" in accepted_template.olmix("show").out
 
 
 def test_nothing_to_do_twice_and_after_a_comment(accepted: Project) -> None:
@@ -101,6 +105,8 @@ def test_a_revised_domain_runs_its_prepare_and_a_reduced_swarm(accepted: Project
     new = accepted.weights()
     frozen = {name: new[name] / old[name] for name in ("code", "math") if old[name] > 0.01}
     assert max(frozen.values()) == pytest.approx(min(frozen.values()), rel=1e-3)
+    assert accepted.mixture()["trust"]["gain"]["over"] == "carried"
+    assert "\nPredicted gain over the accepted mixture carried over " in accepted.olmix("show").out
     assert "data/web.dvc" in accepted.git("status", "--short")
     assert set(accepted.json("build/validation.json")) == {"proposal", "natural", "uniform", "carried"}
     diff = json.loads(accepted.olmix("diff", "--json").out)

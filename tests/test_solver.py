@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from olmix.core.fitting import FitSettings, fit_swarm
+from olmix.core.laws import LOG_LINEAR
 from olmix.core.loglinear import LogLinear, fit_loglinear
 from olmix.core.objective import Curvature
 from olmix.core.observations import Observations
@@ -342,7 +343,7 @@ def test_a_thousand_runs_of_ten_thousand_domains_are_refused_before_they_are_fit
         with pytest.raises(
             SwarmError, match=r"1000 runs with distinct mixtures are too few for law log-linear: it needs"
         ):
-            fit_swarm(observed, [f"{k}" for k in range(1000)], np.ones(2), FitSettings())
+            fit_swarm(observed, [f"{k}" for k in range(1000)], np.ones(2), FitSettings(LOG_LINEAR))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -174,7 +174,7 @@ def test_a_fitted_swarm_that_reaches_its_optimum_is_no_mirage_and_a_spoiled_law_
         np.vstack([observations.mixtures, np.eye(3)]),
         np.vstack([observations.bpb, law().predict(np.eye(3))]),
     )
-    fit = fit_swarm(vertices, ids(33), WEIGHTS, FitSettings(replicates=0))
+    fit = fit_swarm(vertices, ids(33), WEIGHTS, FitSettings(LOG_LINEAR, replicates=0))
     trust = examine(fit, problem(kl=0.0), {})
     assert not trust.mirage
     worst = observations.bpb.min()
@@ -218,7 +218,7 @@ def test_the_best_run_has_every_task_that_weighs():
 
 def test_the_gain_is_baseline_less_proposal_with_its_interval():
     _, observations = noisy()
-    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(replicates=20))
+    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=20))
     trust = examine(fit, problem(), {})
     assert trust.gain is not None
     gains = [
@@ -227,7 +227,8 @@ def test_the_gain_is_baseline_less_proposal_with_its_interval():
     ]
     assert trust.gain.value == pytest.approx(trust.mean_bpb["baseline"].value - trust.mean_bpb["proposal"].value)
     assert trust.gain.standard_error == pytest.approx(np.std(gains, ddof=1))
-    assert (trust.gain.low, trust.gain.high) == pytest.approx(np.quantile(gains, [0.05, 0.95]))
+    expected = trust.gain.value + np.quantile(gains, [0.05, 0.95]) - np.median(gains)
+    assert (trust.gain.low, trust.gain.high) == pytest.approx(expected)
     # The same mixture cannot gain on itself, in no replicate.
     none = examine(fit, problem(baseline=trust.proposal.weights), {}).gain
     assert none is not None
@@ -240,7 +241,7 @@ def test_the_interval_of_the_gain_mostly_contains_the_estimate_and_the_truth():
     estimates, truths = [], []
     for seed in range(12):
         truth, observations = noisy(seed=seed)
-        fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(replicates=25))
+        fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=25))
         trust = examine(fit, problem(), {})
         assert trust.gain is not None
         real = (truth.predict(EVEN) - truth.predict(trust.proposal.weights)) @ WEIGHTS
@@ -253,20 +254,40 @@ def test_the_interval_of_the_gain_mostly_contains_the_estimate_and_the_truth():
     assert np.mean(truths) >= 0.7
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(-2.0, 2.0), st.sampled_from([0.4, 1.0]))
+def test_an_estimate_lies_within_its_own_interval(seed, steeper, cap):
+    """However far the replicates, which see fewer distinct runs, are shifted all together."""
+    truth = law(seed=seed)
+    g = generator("shifted replicates", seed)
+    replicates = [
+        replace(truth, coefficients=truth.coefficients * np.exp(steeper) + g.normal(0, 0.05, (2, 3))) for _ in range(9)
+    ]
+    trust = examine(swarm_fit(truth, 3, replicates), problem(caps=np.full(3, cap)), {})
+    for interval in (trust.gain, *trust.mean_bpb.values()):
+        assert interval.low <= interval.value <= interval.high
+    weights = trust.proposal.weights
+    assert (trust.weights_low <= weights).all()
+    assert (weights <= trust.weights_high).all()
+    assert (trust.weights_low >= 0).all()
+    assert (trust.weights_high <= cap).all()
+
+
 def test_the_proposals_of_replicates_surround_the_proposal():
     _, observations = noisy()
-    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(replicates=20))
+    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=20))
     caps = np.array([0.45, 1.0, 1.0])
     trust = examine(fit, problem(caps=caps), {})
     own = np.stack([problem(caps=caps).best(one, observations.mixtures).weights for one in fit.replicates])
-    assert trust.weights_low == pytest.approx(np.quantile(own, 0.05, axis=0))
-    assert trust.weights_high == pytest.approx(np.quantile(own, 0.95, axis=0))
+    low, high = trust.proposal.weights + np.quantile(own, [0.05, 0.95], axis=0) - np.median(own, axis=0)
+    assert trust.weights_low == pytest.approx(np.maximum(low, 0))
+    assert trust.weights_high == pytest.approx(np.minimum(high, caps))
     assert (trust.weights_high <= caps).all()
     assert trust.moved == pytest.approx(np.median(np.abs(own - trust.proposal.weights).sum(axis=1) / 2))
     assert 0 < trust.moved < 0.3
     # More noise moves it more.
     _, loud = noisy(noise=0.15)
-    far = examine(fit_swarm(loud, ids(30), WEIGHTS, FitSettings(replicates=20)), problem(caps=caps), {})
+    far = examine(fit_swarm(loud, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=20)), problem(caps=caps), {})
     assert far.moved > trust.moved
 
 
@@ -295,7 +316,7 @@ def test_a_law_that_is_searched_is_not_searched_for_every_replicate():
 
 def test_other_laws_have_their_word():
     _, observations = noisy()
-    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(replicates=0))
+    fit = fit_swarm(observations, ids(30), WEIGHTS, FitSettings(LOG_LINEAR, replicates=0))
     kinds = {name: law_kinds()[name] for name in (LOG_LINEAR, "nearest", "diminishing")}
     asked = []
     trust = examine(fit, problem(), kinds, report=asked.append)
@@ -332,7 +353,7 @@ def test_the_leverage_of_a_run_is_at_most_one(seed, domains):
 def test_leverage_is_more_where_the_swarm_does_not_reach():
     x = 0.9 * EVEN + 0.1 * generator("narrow").dirichlet(np.ones(3), size=24)
     truth = law()
-    fit = fit_swarm(observe(x, truth.predict(x)), ids(24), WEIGHTS, FitSettings(replicates=0))
+    fit = fit_swarm(observe(x, truth.predict(x)), ids(24), WEIGHTS, FitSettings(LOG_LINEAR, replicates=0))
     near, far = (examine(fit, problem(kl=kl), {}) for kl in (10.0, 0.0))
     assert near.leverage < near.largest_leverage
     assert far.leverage > 1

@@ -25,6 +25,8 @@ from olmix.core.repeats import SAME_DECIMALS, Repeats, merge_repeats
 from olmix.core.selection import Choice, choose
 from olmix.errors import SwarmError
 
+# Beyond so many domains `auto` leaves laws out that take gigabytes and hours for them.
+MOST_DENSE = 2_000
 JOINER = "autoscale"  # weighs older swarms before a law is chosen
 
 
@@ -34,7 +36,7 @@ class FitSettings:
     bootstrap replicates, and the seed of both.
     """
 
-    law: str = LOG_LINEAR
+    law: str = AUTO
     delta: float = HUBER_DELTA
     ridge: float = RIDGE
     folds: int = 5
@@ -112,7 +114,7 @@ def fit_swarm(
     if settings.law == AUTO:
         # Weighed by a law that needs few runs: taken as they are, old runs that are off would decide the choice.
         weighed = [o.observations for o in joined_by(kinds[JOINER]) if o.weight > 0]
-        usable = {name: kinds[name] for name in CHOOSABLE if _enough(kinds[name], newest, weighed)}
+        usable = {name: kinds[name] for name in CHOOSABLE if _choosable(kinds[name], newest, weighed)}
         reference = LOG_LINEAR if LOG_LINEAR in usable else sorted(usable)[0]
         choice = choose(
             usable,
@@ -181,6 +183,10 @@ def require_runs(law: str, kinds: dict[str, LawKind], newest: Observations, olde
 
 def _enough(kind: LawKind, newest: Observations, older: Sequence[Observations]) -> bool:
     return _rows(newest, older) >= kind.least_runs(_sampled(newest, older))
+
+
+def _choosable(kind: LawKind, newest: Observations, older: Sequence[Observations]) -> bool:
+    return _enough(kind, newest, older) and not (kind.dense and _sampled(newest, older) > MOST_DENSE)
 
 
 def _rows(newest: Observations, older: Sequence[Observations]) -> int:

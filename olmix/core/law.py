@@ -39,7 +39,8 @@ class LawKind:
     fit: observations to a fitted law, for any number of runs K >= 2 (a prior or a ridge decides what few runs leave
     open), raising SwarmError for observations it cannot use. refit: the same for reweighted observations, from a law
     that is near; it is what the bootstrap calls. least_runs: how many runs over m domains a proposal asks for.
-    most_replicates: a bound on bootstrap replicates, for a law whose fit takes seconds.
+    most_replicates: a bound on bootstrap replicates, for a law whose fit takes seconds. dense: whether fitting it takes
+    a matrix of domains by domains for every task.
     """
 
     name: str
@@ -49,6 +50,12 @@ class LawKind:
     least_runs: Callable[[int], int]
     refit: Callable[[Observations, Sequence[Array], Law], Sequence[Law]] | None = None
     most_replicates: int | None = None
+    dense: bool = False
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What `fit` was bound to, by name; empty for a law without settings."""
+        return dict(getattr(self.fit, "keywords", {}))
 
     def refitted(self, observations: Observations, factors: Sequence[Array], near: Law) -> list[Law]:
         """A fit for every reweighting of the runs, factors (K,) each, from a law `near` them."""

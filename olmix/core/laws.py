@@ -34,11 +34,12 @@ def law_kinds(delta: float = HUBER_DELTA, ridge: float = RIDGE) -> dict[str, Law
     kinds = (
         LawKind(
             LOG_LINEAR,
-            "c + exp(t . p), the law of Olmix: the default and the reference",
+            "c + exp(t . p), the law of Olmix and the reference",
             LogLinear,
             functools.partial(loglinear, delta=delta, ridge=ridge),
             lambda m: m + 1,
             functools.partial(refit_loglinear, delta=delta, ridge=ridge),
+            dense=True,
         ),
         LawKind(
             "diminishing",
@@ -47,6 +48,7 @@ def law_kinds(delta: float = HUBER_DELTA, ridge: float = RIDGE) -> dict[str, Law
             functools.partial(diminishing, delta=delta),
             lambda m: m,
             functools.partial(refit_diminishing, delta=delta),
+            dense=True,
         ),
         LawKind(
             "linear",
@@ -75,6 +77,7 @@ def law_kinds(delta: float = HUBER_DELTA, ridge: float = RIDGE) -> dict[str, Law
             BiMix,
             fit_bimix,
             lambda m: FEW,
+            dense=True,
         ),
         LawKind(
             "autoscale",
@@ -82,6 +85,7 @@ def law_kinds(delta: float = HUBER_DELTA, ridge: float = RIDGE) -> dict[str, Law
             AutoScale,
             fit_autoscale,
             lambda m: FEW,
+            dense=True,
         ),
         LawKind(
             "lightgbm",

@@ -23,15 +23,14 @@ LOW, HIGH = 0.05, 0.95
 ROUNDING = 1e-9
 # Limits of doubt: the rank correlation of the mean BPB, total variation by resampling, share outside of the runs.
 LEAST_RANK, MOST_MOVED, MOST_OUTSIDE = 0.8, 0.1, 0.05
-QUESTIONS = 7
+QUESTIONS = 8
 
 
 @dataclass(frozen=True)
 class Problem:
     """What a proposal minimises: task_weights (n,) of sum 1, reference (m,), kl in BPB, caps (m,).
 
-    baseline (m,): the mixture that a gain is measured against; None where the law cannot know it (a reuse swarm has
-    never seen other proportions inside its virtual domain).
+    baseline (m,): the mixture that a gain is measured against, None for no gain.
     """
 
     task_weights: Array
@@ -58,8 +57,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate, its standard deviation over bootstrap replicates, and their 5th and 95th percentile; nan without
-    replicates.
+    """An estimate, its standard deviation over bootstrap replicates, and how far their 5th and 95th percentile are from
+    their median, added to it; nan without replicates.
+
+    A resample holds fewer distinct runs, so that its law is steeper: replicates are shifted against the fit on all
+    runs, and only their spread says how far it may be off.
     """
 
     value: float
@@ -87,11 +89,11 @@ class Trust:
 
     proposal and unconstrained: the best mixture under the caps and without them; mean_bpb: predicted for "proposal",
     "baseline" and "unconstrained"; gain: baseline minus proposal, in BPB; weights_low and weights_high (m,):
-    percentiles of the replicates' proposals, with moved, the median total variation to them (None where each would
-    have to be searched); laws: what others say; leverage: q (X'X)^-1 q of the proposal, and the largest of a run, with
-    unsupported, the L1 norm of what of the proposal lies outside of everything that the runs vary;
-    nearest_run and its total variation; best_run: the run with the least observed mean BPB, and that BPB; error:
-    out-of-fold RMSE of the mean BPB; mirage: whether the prediction beats every run by more than that error.
+    intervals of the weights by the replicates' proposals, within the caps, with moved, the median total variation to
+    them (None where each would have to be searched); laws: what others say; leverage: q (X'X)^-1 q of the proposal,
+    and the largest of a run, with unsupported, the L1 norm of what of the proposal lies outside of everything that the
+    runs vary; nearest_run and its total variation; best_run: the run with the least observed mean BPB, and that BPB;
+    error: out-of-fold RMSE of the mean BPB; mirage: whether the prediction beats every run by more than that error.
     """
 
     proposal: Best
@@ -114,12 +116,15 @@ class Trust:
 
     def doubts(self, fit: SwarmFit) -> tuple[str, ...]:
         """What speaks against believing the proposal, each in a few words: the questions and limits of docs/fit.md."""
-        gains = [law.gain for law in self.laws if law.gain is not None]
+        gain = self.gain.value if self.gain is not None else 0.0
+        others = [law.gain for law in self.laws if law.gain is not None]
+        spread = max(gain, *others) - min(gain, *others) if others else 0.0
         asked = {
             f"unseen runs are ranked at {fit.scores.mean_spearman:.2f}": not fit.scores.mean_spearman >= LEAST_RANK,
             "the gain may be 0": self.gain is not None and self.gain.low <= 0,
             f"other runs move it by {self.moved or 0:.2f}": (self.moved or 0.0) > MOST_MOVED,
-            "a law says that it loses": self.gain is not None and min(gains, default=1.0) <= 0,
+            "a law says that it loses": self.gain is not None and min(others, default=1.0) <= 0,
+            f"the laws disagree by {spread:#.2g} on a gain of {gain:#.2g}": spread > max(gain, 0.0),
             "the runs cannot tell all domains apart": fit.design.rank < len(self.proposal.weights),
             "it lies beyond the runs": self.leverage > self.largest_leverage or self.unsupported > MOST_OUTSIDE,
             "it is better than any run by more than the error": self.mirage,
@@ -167,8 +172,8 @@ def examine(
         unconstrained=unconstrained,
         mean_bpb={name: _interval(problem.mean(fit.law, q), spread[name]) for name, q in named.items()},
         gain=gain,
-        weights_low=None if moved is None else np.quantile(moved, LOW, axis=0),
-        weights_high=None if moved is None else np.quantile(moved, HIGH, axis=0),
+        weights_low=None if moved is None else _within(proposal.weights + _spread(moved, LOW), problem.caps),
+        weights_high=None if moved is None else _within(proposal.weights + _spread(moved, HIGH), problem.caps),
         moved=None if moved is None else float(np.median(np.abs(moved - proposal.weights).sum(axis=1) / 2)),
         laws=tuple(laws),
         leverage=float(leverage(proposal.weights[None])[0]),
@@ -186,8 +191,17 @@ def examine(
 def _interval(value: float, replicates: Sequence[float]) -> Interval:
     if len(replicates) < 2:
         return Interval(value, np.nan, np.nan, np.nan)
-    low, high = np.quantile(replicates, (LOW, HIGH))
-    return Interval(value, float(np.std(replicates, ddof=1)), float(low), float(high))
+    low, high = (value + float(_spread(np.array(replicates), share)) for share in (LOW, HIGH))
+    return Interval(value, float(np.std(replicates, ddof=1)), low, high)
+
+
+def _spread(replicates: Array, share: float) -> Array:
+    """How far a quantile of replicates (R, ...) is from their median."""
+    return np.asarray(np.quantile(replicates, share, axis=0) - np.median(replicates, axis=0))
+
+
+def _within(weights: Array, caps: Array) -> Array:
+    return np.asarray(np.clip(weights, 0.0, np.minimum(caps, 1.0)))
 
 
 def _replicate_weights(fit: SwarmFit, problem: Problem) -> Array | None:

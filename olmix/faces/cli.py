@@ -39,7 +39,7 @@ _TABLE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.Choice(["priors", "natural", "uniform"]),
         help="What the KL term pulls to.  [default: priors]",
     ),
-    click.option("--law", help="auto, or a law by name (a wrong one lists them).  [default: log-linear]"),
+    click.option("--law", help="auto, or a law by name (a wrong one lists them).  [default: auto]"),
     click.option("--lambda", "kl", type=float, help="Weight of the KL term, in BPB.  [default: 0.05]"),
     click.option("--target-tokens", metavar="N", help="Tokens of the target run, such as 1T; without it no caps."),
     click.option("--repetition", type=float, help="How often the target may read a domain.  [default: 4]"),
@@ -176,15 +176,14 @@ def diff(a: str | None, b: str | None, as_json: bool) -> int:
     from olmix.faces import diff_view
     from olmix.faces.revisions import mixture_at
     from olmix.outputs.mixture_file import ACCEPTED, PROPOSED
-    from olmix.outputs.validation import read_validation
 
     names = (a or str(ACCEPTED), b or str(PROPOSED))
     before, after = mixture_at(names[0]), mixture_at(names[1])
-    validation = read_validation(after.mixture.weights)
+    validation = after.validation()
     if as_json:
-        click.echo(json.dumps(diff_view.diff_json(before, after, validation), indent=2))
+        click.echo(json.dumps(diff_view.diff_json(before.file, after.file, validation), indent=2))
     else:
-        click.echo(diff_view.diff_text(before, after, names, validation))
+        click.echo(diff_view.diff_text(before.file, after.file, names, validation))
     return OK
 
 
@@ -198,17 +197,16 @@ def show(mixture: str | None, as_json: bool) -> int:
     from olmix.faces.revisions import mixture_at
     from olmix.outputs.mixture_file import PROPOSED
     from olmix.outputs.plan_file import PLAN, read_plan
-    from olmix.outputs.validation import read_validation
 
-    file = mixture_at(mixture or str(PROPOSED))
-    validation = read_validation(file.mixture.weights)
+    named = mixture_at(mixture or str(PROPOSED))
+    validation = named.validation()
     if as_json:
-        click.echo(json.dumps(mixture_view.mixture_json(file, validation), indent=2))
+        click.echo(json.dumps(mixture_view.mixture_json(named.file, validation), indent=2))
     else:
         known = read_plan() if PLAN.exists() else None
         # A mixture of olmix fit is shown where no project is.
         descriptions = load_params().descriptions if PARAMS.exists() else {}
-        click.echo(mixture_view.mixture_text(file, validation, known, descriptions))
+        click.echo(mixture_view.mixture_text(named, validation, known, descriptions))
     return OK
 
 

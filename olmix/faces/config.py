@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from olmix.core.dataset import Dataset
 from olmix.core.fitting import FitSettings
-from olmix.core.laws import AUTO, LOG_LINEAR, law_kinds
+from olmix.core.laws import AUTO, law_kinds
 from olmix.core.limits import domain_caps
 from olmix.core.plan import Reuse
 from olmix.core.repetition import Scale
@@ -309,8 +309,8 @@ def _law(value: object) -> object:
 class FitConfig(Section):
     """The law, one a task."""
 
-    law: Annotated[str, BeforeValidator(_law)] = LOG_LINEAR
-    """log-linear is the reference; `auto` takes the law that predicts unseen runs best, by cross-validation."""
+    law: Annotated[str, BeforeValidator(_law)] = AUTO
+    """`auto` takes the law that predicts unseen runs best, by cross-validation; log-linear is the reference."""
     delta: Annotated[Finite, Field(gt=0)] = 0.02
     """Residual, in BPB, at which the Huber loss turns from squared to linear."""
     ridge: Annotated[Finite, Field(ge=0)] = 1e-8

@@ -15,7 +15,8 @@ SEEN = 5e-5
 
 
 def diff_json(a: MixtureFile, b: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Per domain weights, change and repetition; total variation; predicted BPB of both; what was measured.
+    """Per domain weights, change and repetition; total variation; predicted BPB of both, and whether they
+    compare: only by the same law and objective; what was measured.
 
     A domain that was renamed is told by its digest and stands under its new name, with the old one as `renamed_from`.
     """
@@ -36,7 +37,7 @@ def diff_json(a: MixtureFile, b: MixtureFile, validation: Mapping[str, Any] | No
             for name in sorted({*before, *after})
         },
         "total_variation": total_variation(before, after),
-        "predicted": {"before": _predicted(a), "after": _predicted(b)},
+        "predicted": {"before": _predicted(a), "after": _predicted(b), "comparable": _same_fit(a, b)},
         "measured": validation,
     }
 
@@ -72,14 +73,12 @@ def diff_text(a: MixtureFile, b: MixtureFile, names: tuple[str, str], validation
     predicted = content["predicted"]
     if predicted["before"] is not None and predicted["after"] is not None:
         lines.append(
-            f"Predicted {predicted['before']:.4f} before and {predicted['after']:.4f} after, bits per byte; "
-            "each by the law of its own swarm, so their difference says nothing"
-            if a.dataset != b.dataset
-            else f"Predicted {predicted['before']:.4f} -> {predicted['after']:.4f} bits per byte"
+            f"Predicted {predicted['before']:.4f} -> {predicted['after']:.4f} bits per byte"
+            if predicted["comparable"]
+            else f"Predicted {predicted['before']:.4f} before and {predicted['after']:.4f} after, bits per byte; "
+            "each by its own law, so their difference says nothing"
         )
-    if validation:
-        lines += measured_lines(validation)
-    return "\n".join(lines)
+    return "\n".join(lines + measured_lines(b, validation))
 
 
 def _renamed(a: MixtureFile, b: MixtureFile) -> dict[str, str]:
@@ -92,6 +91,12 @@ def _renamed(a: MixtureFile, b: MixtureFile) -> dict[str, str]:
 def _predicted(file: MixtureFile) -> float | None:
     value = file.sections.get("predicted", {}).get("proposal", {}).get("bpb")
     return float(value) if value is not None else None
+
+
+def _same_fit(a: MixtureFile, b: MixtureFile) -> bool:
+    """Whether the very same law and objective predicted both, by their digests; a file without one is like no other."""
+    one, other = (file.sections.get("fit") or (file.sections.get("trust") or {}).get("fit") for file in (a, b))
+    return one is not None and one == other
 
 
 def _number(value: float | None, form: str) -> str:

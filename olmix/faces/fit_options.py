@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from olmix.core.fitting import FitSettings
-from olmix.core.laws import LOG_LINEAR
+from olmix.core.laws import AUTO
 from olmix.errors import ConfigError
 from olmix.faces.checking import Count, Finite, check
 from olmix.files import read_yaml
@@ -53,8 +53,8 @@ class FitOptions(_Options):
     """JSON or YAML: {relative_sizes, token_counts}, or the tokens of every domain. Without it nothing is proposed."""
     reference: Literal["priors", "natural", "uniform"] = "priors"
     """What the KL term pulls to: relative_sizes where the priors give them, the token counts, or equal shares."""
-    law: str = LOG_LINEAR
-    """The law, or auto."""
+    law: str = AUTO
+    """auto, or a law by name."""
     kl: Weight = Field(default=0.05, alias="lambda")
     """lambda, the weight of KL(mixture || reference)."""
     target_tokens: Count | None = None

@@ -135,9 +135,8 @@ def trust_lines(fit: SwarmFit, trust: Trust, domains: Sequence[str]) -> list[str
     if trust.gain is not None:
         predicted += f"; reference {_value(mean['baseline'])}; gain {_value(trust.gain)}{_between(trust.gain)}"
     doubts = trust.doubts(fit)
-    believe = (
-        f"{len(doubts)} of {QUESTIONS} questions raise doubt: {', '.join(doubts)}" if doubts else "no doubt is raised"
-    )
+    raised = f"{len(doubts)} of {QUESTIONS} questions raise{'s' if len(doubts) == 1 else ''} doubt"
+    believe = f"{raised}: {', '.join(doubts)}" if doubts else "no doubt is raised"
     lines = [f"believe it?    {believe}", predicted]
     if trust.moved is not None:
         lines.append(

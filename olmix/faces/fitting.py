@@ -24,7 +24,7 @@ from olmix.core.trust import Problem, Trust, examine
 from olmix.errors import ConfigError, InfeasibleError
 from olmix.faces.fit_options import FitOptions
 from olmix.files import write_json
-from olmix.outputs.fit_report import curve_values, fit_values, trust_values
+from olmix.outputs.fit_report import curve_values, fit_digest, fit_values, trust_values
 from olmix.outputs.mixture_file import MixtureFile, write_mixture
 from olmix.outputs.proposal import Target, certificate_section, mixture_file, predicted_section
 from olmix.results.older import align, bpb_of, masked, refuse_shared, renamed
@@ -294,6 +294,7 @@ def _mixture(inputs: Inputs, wanted: Wanted, fit: SwarmFit, trust: Trust) -> Mix
             "kl_to_reference": round(kl_divergence(mixture, reference), 6),
         },
         "law": fit.kind.name,
+        "fit": fit_digest(fit, inputs.table.tasks, inputs.task_weights),
         "reference": {name: round(share, 6) for name, share in sorted(reference.items())},
     }
     target = None

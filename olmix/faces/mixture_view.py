@@ -8,52 +8,75 @@ from typing import Any
 from olmix.core.mixture import total_variation
 from olmix.core.plan import Plan
 from olmix.faces.config import load_params
+from olmix.faces.revisions import Named
 from olmix.faces.table import bar, table
 from olmix.outputs.mixture_file import MixtureFile
-from olmix.outputs.validation import CARRIED, NATURAL, PROPOSAL, UNIFORM
-
-_LABELS = {
-    NATURAL: "the natural mixture",
-    UNIFORM: "the uniform mixture",
-    CARRIED: "the accepted mixture carried over",
-}
+from olmix.outputs.validation import LABELS, PROPOSAL
 
 # Total variation that rounding to six decimals can make.
 SAME = 1e-5
 
 
-def measured_lines(validation: Mapping[str, Any]) -> list[str]:
-    """What the validation measured, one line a baseline."""
-    if PROPOSAL not in validation:
-        if load_params().proxy.external:
-            return ["Not measured: proxies are trained elsewhere (proxy.external)."]
-        return ["Not measured: validate.seeds is 0."]
+def measured_lines(file: MixtureFile, validation: Mapping[str, Any] | None) -> list[str]:
+    """What was measured of a mixture, one line a baseline: by `validation`, else as its file records it; or nothing."""
+    if validation:
+        return _validated_lines(validation)
+    recorded = file.sections.get("measured")
+    return _recorded_lines(recorded) if recorded else []
+
+
+def _validated_lines(validation: Mapping[str, Any]) -> list[str]:
     proposal = validation[PROPOSAL]
-    lines = [
-        f"Measured, {len(proposal['seeds'])} fresh seeds: {proposal['mean_bpb']:.4f} bits per byte"
-        + _error(proposal["standard_error"])
-    ]
-    for name, label in _LABELS.items():
-        if name in validation:
+    lines = [_bpb_line(proposal["mean_bpb"], proposal["standard_error"], len(proposal["seeds"]))]
+    for name in LABELS:
+        if name in validation and name != PROPOSAL:
             gain = validation[name]["gain_of_proposal"]
-            if total_variation(validation[name]["weights"], proposal["weights"]) < SAME:
-                lines.append(f"  the same mixture as {label}")
-                continue
-            verb = "better" if gain["bpb"] >= 0 else "WORSE"
-            lines.append(
-                f"  {abs(gain['bpb']):.4f}{_error(gain['standard_error'])} {verb} than {label} "
-                f"({validation[name]['mean_bpb']:.4f}), {gain['relative']:+.1%}"
-            )
+            same = total_variation(validation[name]["weights"], proposal["weights"]) < SAME
+            lines.append(_gain_line(name, gain["bpb"], gain["standard_error"], validation[name]["mean_bpb"], same))
     return lines
 
 
+def _recorded_lines(measured: Mapping[str, Any]) -> list[str]:
+    lines = [_bpb_line(measured["bpb"], measured.get("standard_error"), measured["seeds"])]
+    for name in LABELS:
+        gain = measured.get(f"gain_over_{name}")
+        if gain is not None:
+            error = measured.get(f"gain_over_{name}_standard_error")
+            # Runs of the same seeds differ in no digit when their mixtures are the same, and else in all of them.
+            lines.append(_gain_line(name, gain, error, measured["bpb"] + gain, same=gain == 0))
+    return lines
+
+
+def _bpb_line(bpb: float, error: float | None, seeds: int) -> str:
+    return f"Measured, {seeds} fresh seed{'s' if seeds > 1 else ''}: {bpb:.4f} bits per byte{_error(error)}"
+
+
+def _gain_line(name: str, gain: float, error: float | None, baseline: float, same: bool) -> str:
+    if same:
+        return f"  the same mixture as {LABELS[name]}"
+    verb = "better" if gain >= 0 else "WORSE"
+    return f"  {abs(gain):.4f}{_error(error)} {verb} than {LABELS[name]} ({baseline:.4f}), {gain / baseline:+.1%}"
+
+
+def _unmeasured_line(named: Named, validation: Mapping[str, Any] | None) -> str:
+    """Why nothing was measured of a mixture."""
+    if not named.is_proposal:
+        return f"No measurement is recorded in {named.place}."
+    if validation is None:
+        return "Not measured yet: run dvc repro."
+    if load_params().proxy.external:
+        return "Not measured: proxies are trained elsewhere (proxy.external)."
+    return "Not measured: validate.seeds is 0."
+
+
 def mixture_text(
-    file: MixtureFile,
+    named: Named,
     validation: Mapping[str, Any] | None,
     plan: Plan | None,
     descriptions: Mapping[str, str],
 ) -> str:
     """A table of the mixture under the measured gain; the prediction last."""
+    file = named.file
     natural = plan.dataset.natural if plan else {}
     weights = file.mixture.weights
     scale = max(weights.values(), default=1.0)
@@ -63,25 +86,43 @@ def mixture_text(
             f"{weight:.4f}",
             f"{natural[name]:.4f}" if name in natural else "",
             f"{file.mixture.domains[name].tokens:,}",
-            f"{file.rows[name].get('repetition', 0.0):.2f}" + (" cap" if file.rows[name].get("capped") else "    "),
+            _repetition(file.rows[name]),
             f"{bar(weight, scale):<20} {descriptions.get(name, '')}",
         ]
         for name, weight in weights.items()
     ]
-    lines = measured_lines(validation) if validation is not None else ["Not measured yet: run dvc repro."]
+    lines = measured_lines(file, validation) or [_unmeasured_line(named, validation)]
     lines += ["", table(["domain", "weight", "natural", "tokens", "repetition", ""], rows), ""]
     predicted = file.sections.get("predicted")
     if predicted:
         parts = [f"{name} {value['bpb']:.4f}{_error(value['standard_error'])}" for name, value in predicted.items()]
         lines.append("Predicted by the law, bits per byte: " + ", ".join(parts))
     lines += trust_lines(file.sections.get("trust") or {})
-    certificate = file.sections.get("certificate", {})
-    target = file.sections.get("target", {})
-    lines.append(
-        f"Target {target.get('tokens', 0):,} tokens, repetition limit {target.get('repetition', 0):g}; "
-        f"duality gap {certificate.get('gap', 0.0):.1e}"
-    )
-    return "\n".join(lines)
+    lines.append(_problem(file.sections))
+    return "\n".join(lines).rstrip()
+
+
+def _repetition(row: Mapping[str, Any]) -> str:
+    """How often the target run reads a domain, and whether its cap binds; blank without a target."""
+    return (f"{row['repetition']:.2f}" if "repetition" in row else "") + (" cap" if row.get("capped") else "    ")
+
+
+def _problem(sections: Mapping[str, Any]) -> str:
+    """The target and how the mixture was found, where the file holds them."""
+    target, certificate = sections.get("target"), sections.get("certificate")
+    parts = [f"target {target['tokens']:,} tokens, repetition limit {target['repetition']:g}"] if target else []
+    parts += [_solver(certificate)] if certificate else []
+    said = "; ".join(parts)
+    return said[:1].upper() + said[1:]
+
+
+def _solver(certificate: Mapping[str, Any]) -> str:
+    """How the mixture was found, from the `certificate` of its file."""
+    if "gap" in certificate:
+        return f"duality gap {certificate['gap']:.1e}"
+    if "searched" in certificate:
+        return f"searched for among {certificate['searched']:,} mixtures, no certificate"
+    return "nothing was solved"
 
 
 def trust_lines(trust: Mapping[str, Any]) -> list[str]:
@@ -91,16 +132,25 @@ def trust_lines(trust: Mapping[str, Any]) -> list[str]:
     others = [law["bpb"] for law in trust["other_laws"].values()]
     said = f"; other laws predict {min(others):.4f} to {max(others):.4f}" if others else ""
     moved = trust["moved_by_resampling"]
-    lines = [
+    gain, doubts = trust.get("gain"), trust.get("doubts")
+    lines = [_predicted_gain_line(gain)] if gain else []
+    lines += [
         f"Law {trust['law']}{said}; nearest run {trust['nearest_run']:.3f} away"
         + (f", other runs would move it by {moved:.3f}" if moved is not None else "")
         + f"; leverage {trust['leverage']:.2f}, of a run at most {trust['largest_leverage_of_a_run']:.2f}"
     ]
+    if doubts is not None:
+        lines.append(f"Doubts: {', '.join(doubts)}" if doubts else "No doubt is raised.")
     if trust["mirage"]:
         lines.append(
             "MIRAGE ALARM: the prediction beats every run by more than the law's error; believe what is measured"
         )
     return lines
+
+
+def _predicted_gain_line(gain: Mapping[str, Any]) -> str:
+    within = f" ({gain['low']:.4f} to {gain['high']:.4f})" if gain["low"] is not None else ""
+    return f"Predicted gain over {LABELS[gain['over']]} {gain['bpb']:.4f}{_error(gain['standard_error'])}{within}"
 
 
 def mixture_json(file: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from olmix.core.fitting import SwarmFit
+from olmix.core.objective import Array
 from olmix.core.selection import Choice, Curve
 from olmix.core.sweep import Cell
 from olmix.core.trust import Interval, Trust
+from olmix.files import canonical_json
 
 # A gap below this is rounding, which differs between machines; files give the bound, so that a diff stays quiet.
 SMALLEST_GAP = 1e-12
@@ -64,6 +67,18 @@ def fit_values(fit: SwarmFit, tasks: Sequence[str], domains: Sequence[str]) -> d
             for o in fit.older
         ]
     return values
+
+
+def fit_digest(fit: SwarmFit, tasks: Sequence[str], task_weights: Array) -> str:
+    """16 hexadecimal digits of a fitted law and the objective, task_weights (n,) of sum 1: two predictions compare only
+    where these are the same.
+
+    A law is what it was fitted with: its name and settings, and the runs in nine decimals.
+    """
+    runs = fit.observations
+    values = [np.round(values, 9) + 0.0 for values in (runs.mixtures, runs.bpb, runs.weights, task_weights)]  # no -0.0
+    made_of = [fit.kind.name, fit.kind.settings, list(tasks), *values]
+    return xxhash.xxh3_128_hexdigest(canonical_json(made_of))[:16]
 
 
 def _norms(fit: SwarmFit, tasks: int) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -21,6 +21,8 @@ from olmix.files import read_yaml, write_bytes
 ACCEPTED = Path("mixtures/accepted.yaml")
 PROPOSED = Path("mixtures/proposed.yaml")
 DECIMALS = 6
+# What sections that people write by hand must hold, for what is shown of them.
+_NUMBERS = {"target": ("tokens", "repetition"), "measured": ("bpb", "seeds")}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ def parse_mixture(content: object, where: str) -> MixtureFile:
     for name, row in content["domains"].items():
         if not isinstance(row, dict) or not isinstance(row.get("repetition", 0.0), int | float):
             raise MixtureError(f"{where}: domains.{name}: not a line of weight, tokens and digest")
+    for key, needed in _NUMBERS.items():
+        section = content.get(key)
+        if section is not None and not all(isinstance(section, dict) and _is_number(section.get(n)) for n in needed):
+            raise MixtureError(f"{where}: {key}: write {' and '.join(needed)}, each a number, or leave {key} out")
     return MixtureFile(
         mixture=_mixture(content, where),
         rows={n: {k: v for k, v in row.items() if k != "digest"} for n, row in content["domains"].items()},
@@ -84,7 +90,7 @@ def _mixture(content: Mapping[str, Any], where: str) -> Mixture:
         if missing:
             raise MixtureError(f"{place}: {', '.join(missing)} missing; a line has weight, tokens and digest")
         weight, tokens = row["weight"], row["tokens"]
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
+        if not _is_number(weight):
             raise MixtureError(f"{place}: weight {weight!r} is not a number")
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens <= 0:
             raise MixtureError(f"{place}: tokens {tokens!r} is not a positive whole number")
@@ -93,6 +99,10 @@ def _mixture(content: Mapping[str, Any], where: str) -> Mixture:
         return Mixture(shares, content.get("tokenizer"))
     except MixtureError as error:
         raise MixtureError(f"{where}: {error}") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def render_mixture(file: MixtureFile, heading: str) -> str:

@@ -19,9 +19,10 @@ from olmix.core.plan import Plan
 from olmix.core.quantise import quantise_within
 from olmix.core.trust import Problem, Trust, examine
 from olmix.errors import MixtureError
-from olmix.outputs.fit_report import SMALLEST_GAP, cap_price
+from olmix.outputs.fit_report import SMALLEST_GAP, cap_price, fit_digest, interval_values
 from olmix.outputs.law_file import Laws
 from olmix.outputs.mixture_file import MixtureFile
+from olmix.outputs.validation import CARRIED, NATURAL
 
 HEADING = "What the pipeline proposes. Written by `dvc repro`; `olmix accept` makes it the accepted mixture."
 
@@ -40,19 +41,20 @@ def propose(plan: Plan, laws: Laws | None, task_weights: Mapping[str, float], ta
     require_feasible(plan.dataset, plan.space, caps, target.tokens, target.repetition)
     if laws is None:
         return _carried(plan, caps, target)
-    trust = examine(laws.fit, problem_of(plan, laws, task_weights, plan.space.caps(caps), kl), _others(laws))
+    problem = problem_of(plan, laws, task_weights, plan.space.caps(caps), kl)
+    trust = examine(laws.fit, problem, _others(laws))
     names = plan.dataset.names
     expanded = plan.space.expand(trust.proposal.weights)
     rounded = quantise_within([expanded[n] for n in names], [caps[n] for n in names])
     mixture = dict(zip(names, rounded.tolist(), strict=True))
     sections = {
-        "predicted": predicted_section(trust, baseline="natural"),
+        "predicted": predicted_section(trust, baseline=_baseline(plan)),
         "certificate": {
             **certificate_section(trust, kl),
             "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6),
             **_prices(plan, caps, trust),
         },
-        "trust": _trust_section(laws, trust),
+        "trust": _trust_section(plan, laws, problem, trust),
         "target": {"tokens": target.tokens, "repetition": target.repetition},
         "plan": _plan_section(plan),
     }
@@ -70,7 +72,7 @@ def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFi
     weights = cap_proportionally(np.array([plan.carried[n] for n in names]), limits)
     mixture = dict(zip(names, quantise_within(weights, limits).tolist(), strict=True))
     sections = {
-        "certificate": {"gap": SMALLEST_GAP, "kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6)},
+        "certificate": {"kl_to_natural": round(kl_divergence(mixture, plan.dataset.natural), 6)},
         "target": {"tokens": target.tokens, "repetition": target.repetition},
         "plan": _plan_section(plan),
     }
@@ -106,11 +108,18 @@ def mixture_file(
 def problem_of(plan: Plan, laws: Laws, task_weights: Mapping[str, float], caps: Array, kl: float) -> Problem:
     """What the proposal of a plan minimises, in the plan's coordinates.
 
-    A law of a reuse swarm knows natural shares only of the virtual domain, not inside it: there is no baseline then.
+    Gains are over the natural mixture, but a law of a reuse swarm does not know it: its runs vary no proportions inside
+    the virtual domain. There they are over the base carried over, which has the frozen ones.
     """
     weights = np.array([task_weights[task] for task in laws.tasks])
-    natural = None if plan.space.members else plan.space.collapse(plan.dataset.natural)
-    return Problem(weights / weights.sum(), plan.space.reference(plan.dataset.natural), kl, caps, natural)
+    natural = plan.dataset.natural
+    baseline = plan.space.collapse(plan.carried if _baseline(plan) == CARRIED else natural)
+    return Problem(weights / weights.sum(), plan.space.reference(natural), kl, caps, baseline)
+
+
+def _baseline(plan: Plan) -> str:
+    """The mixture that a gain is over, as validation names it."""
+    return CARRIED if plan.space.members else NATURAL
 
 
 def _others(laws: Laws) -> dict[str, LawKind]:
@@ -144,10 +153,15 @@ def rounded(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def _trust_section(laws: Laws, trust: Trust) -> dict[str, Any]:
+def _trust_section(plan: Plan, laws: Laws, problem: Problem, trust: Trust) -> dict[str, Any]:
     """The answers to the questions of trust that a review should see, rounded so that a diff stays quiet."""
+    values = {} if trust.gain is None else interval_values(trust.gain)
+    gain = {"over": _baseline(plan), **{key: rounded(value) for key, value in values.items()}}
     return {
         "law": laws.fit.kind.name,
+        "fit": fit_digest(laws.fit, laws.tasks, problem.task_weights),
+        **({"gain": gain} if values else {}),
+        "doubts": list(trust.doubts(laws.fit)),
         "mirage": trust.mirage,
         "nearest_run": round(trust.distance, 3),
         "leverage": round(trust.leverage, 3),

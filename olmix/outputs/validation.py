@@ -129,8 +129,10 @@ def _standard_error(values: np.ndarray[Any, np.dtype[np.float64]]) -> float | No
 
 
 def read_validation(weights: Mapping[str, float]) -> dict[str, Any] | None:
-    """The validation, when it is there and is of the mixture `weights`; None otherwise."""
-    if not VALIDATION.exists():
-        return None
-    validation: dict[str, Any] = read_json(VALIDATION)
+    """The validation, when it is there and is of the mixture `weights` (or empty); None otherwise."""
+    return validation_of(read_json(VALIDATION), weights) if VALIDATION.exists() else None
+
+
+def validation_of(validation: dict[str, Any], weights: Mapping[str, float]) -> dict[str, Any] | None:
+    """A validation that was read, when it is of the mixture `weights` (or empty); None otherwise."""
     return validation if not validation or validation[PROPOSAL]["weights"] == dict(weights) else None
