@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,10 @@ from tests.s3 import s3  # noqa: F401  # a fixture
 # Seconds that the tests of a module take together, roughly, where they are many: what takes long comes first, dealt to
 # the test processes, which take shares of a row of tests and steal what others have not begun.
 LONG = {
-    "test_pipeline": 300, "test_sharing": 220, "test_versions": 100, "test_slurm": 90, "test_scan_command": 60,
+    "test_pipeline": 300, "test_leaves": 260, "test_sharing": 220, "test_versions": 100, "test_slurm": 90, "test_scan_command": 60,
     "test_token_tasks": 50, "test_ray": 50, "test_external": 40, "test_engine": 40, "test_repetition": 30,
-    "test_runtime": 30, "test_cost": 30, "test_leaves": 25, "test_cli": 20,
+    "test_runtime": 30, "test_cost": 30, "test_keys": 60, "test_accept": 40,
+    "test_cli": 20,
 }  # fmt: skip
 
 
@@ -54,20 +55,35 @@ def denormals() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def accepted_template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
-    """A project that was built, accepted and committed once for all test processes; copy it before changing it."""
+def built_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Project]:
+    """Build a project once for all test processes: by its name and a function of the folder to make it in."""
     shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    ready = shared / "template" / "ready"
-    with (shared / "template.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
-            project = Project.create(shared / "template" / "project")
-            project.repro()
-            project.olmix("accept", "--anyway")
-            project.repro()
-            project.commit("first mixture, accepted")
-            ready.touch()
-    return Project(shared / "template" / "project")
+
+    def of(name: str, build: Callable[[Path], Project]) -> Project:
+        ready = shared / name / "ready"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not ready.exists():
+                build(shared / name / "project")
+                ready.touch()
+        return Project(shared / name / "project")
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def accepted_template(built_once: Callable[..., Project]) -> Project:
+    """A project that was built, accepted and committed; copy it before changing it."""
+
+    def build(root: Path) -> Project:
+        project = Project.create(root)
+        project.repro()
+        project.olmix("accept", "--anyway")
+        project.repro()
+        project.commit("first mixture, accepted")
+        return project
+
+    return built_once("template", build)
 
 
 @pytest.fixture
