@@ -16,8 +16,7 @@ HEAD = """# Reference of params.yaml and runtime.yaml
 
 Generated from the models that check the files (`make docs`); a test fails when the two differ.
 A count may be written as a number or as text with k, M, B or T behind it (`200k`, `1T`).
-An unknown key is an error. DVC watches keys that are there: what `dvc.yaml` names must stand in `params.yaml` even at
-its default, as it does in the sample's.
+An unknown key is an error. What has a default may be left out, but not a whole section: `dvc.yaml` names them all.
 """
 
 

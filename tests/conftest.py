@@ -16,10 +16,9 @@ from tests.s3 import s3  # noqa: F401  # a fixture
 # Seconds that the tests of a module take together, roughly, where they are many: what takes long comes first, dealt to
 # the test processes, which take shares of a row of tests and steal what others have not begun.
 LONG = {
-    "test_pipeline": 300, "test_leaves": 260, "test_sharing": 220, "test_versions": 100, "test_slurm": 90, "test_scan_command": 60,
-    "test_token_tasks": 50, "test_ray": 50, "test_external": 40, "test_engine": 40, "test_repetition": 30,
-    "test_runtime": 30, "test_cost": 30, "test_keys": 60, "test_accept": 40,
-    "test_cli": 20,
+    "test_pipeline": 300, "test_leaves": 260, "test_sharing": 220, "test_versions": 100, "test_slurm": 90,
+    "test_scan_command": 60, "test_keys": 60, "test_token_tasks": 50, "test_ray": 50, "test_external": 40,
+    "test_engine": 40, "test_accept": 40, "test_repetition": 30, "test_runtime": 30, "test_cost": 30, "test_cli": 20,
 }  # fmt: skip
 
 

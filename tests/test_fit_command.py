@@ -406,7 +406,7 @@ def published_distance(root: Path, *words: str) -> float:
     (root / "quick.yaml").write_text("replicates: 0\nfolds: 2\n")  # which the mixture does not depend on
     succeeds(
         root, "fit", files[0], files[1], "--priors", files[2], "--config", "quick.yaml", "--preset", "olmes-52",
-        "--target-tokens", "1T", *words,
+        "--law", "log-linear", "--target-tokens", "1T", *words,
     )  # fmt: skip
     step = json.loads((FOLDER / "update-sequence.json").read_text())[0]
     published = {name.removeprefix("dclm:"): share for name, share in step["published_mixture"].items()}

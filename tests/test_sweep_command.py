@@ -279,7 +279,8 @@ def test_the_public_proposal_moves_with_lambda_and_target(tmp_path: Path) -> Non
     files = [str(FOLDER / "dclm" / name) for name in ("ratios.csv", "metrics.csv", "priors.json")]
     succeeds(
         tmp_path, "sweep", files[0], files[1], "--priors", files[2], "--preset", "olmes-52", "--runs", "64",
-        "--lambdas", "0.025,0.05,0.1", "--repetitions", "4", "--targets", "1T,6T", "--out", str(tmp_path),
+        "--law", "log-linear", "--lambdas", "0.025,0.05,0.1", "--repetitions", "4", "--targets", "1T,6T", "--out",
+        str(tmp_path),
     )  # fmt: skip
     found = {(c["lambda"], c["target_tokens"]): c for c in json.loads((tmp_path / "sweep.json").read_text())}
     step = json.loads((FOLDER / "update-sequence.json").read_text())[0]

@@ -28,16 +28,15 @@ _VERBS = {
 class PlanView:
     """A plan and what is said about it.
 
-    `start` is the file of the mixture that it starts from (None without one), `caps` are None when there is no target.
-    Then swarm runs with and without reuse; runs of the validation; stale stages (None when the pipeline was not asked);
-    those that this olmix computes in another way and that no dvc repro would run by itself; whether the accepted
-    mixture is for this very dataset; whether the pipeline's own plan is the same already; whether the proxies are
-    trained elsewhere; what runs cost (None where nothing is trained here, or a plan is made from files); and the
-    standard error of each domain's tokens where they are an estimate (None where it is unknown).
+    `caps` (None when there is no target), swarm runs with and without reuse, runs of the validation, stale stages (None
+    when the pipeline was not asked), those that this olmix computes in another way and that no dvc repro would run by
+    itself, whether the accepted mixture is for this very dataset, whether the pipeline's own plan is the same already,
+    whether the proxies are trained elsewhere, what runs cost (None where nothing is trained here, or a plan is made
+    from files), the standard error of each domain's tokens where they are an estimate (None where it is unknown), and
+    the file of the mixture that the plan starts from (None without one).
     """
 
     plan: Plan
-    start: Path | None
     caps: Mapping[str, float] | None
     runs: int
     runs_without_reuse: int
@@ -49,6 +48,7 @@ class PlanView:
     external: bool = False
     cost: Cost | None = None
     token_errors: Mapping[str, int | None] = field(default_factory=dict)
+    start: Path | None = None
 
     @property
     def something_to_do(self) -> bool:
