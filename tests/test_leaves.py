@@ -145,6 +145,7 @@ def build(root: Path) -> Project:
             kind = "math" if task == "new" else task
             write_task(data / f"tasks{name}" / f"{task}-task.jsonl", documents(kind, 6, 99 + version))
     write_documents(data / "web", 3)
+    project.write("runtime.yaml", "workers: 1\n")
     shutil.copy(project.root / "tokenizers/bytes.json", data / "other.json")
     content = project.params
     content["domains"] = {
