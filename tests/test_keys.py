@@ -48,8 +48,8 @@ def test_an_upgrade_is_said_refused_and_built_anew(accepted: Project, upgraded: 
     version = RECIPE_VERSION
     assert ran.code != 0
     assert (
-        f"error: build/keys/evaluate.json: says version [1, {version}] of evaluate, and this olmix computes version "
-        f"[1, {version + 1}]; run dvc repro -f keys, then dvc repro\n"
+        f"error: build/keys/evaluate.json: says version 1.{version} of evaluate, and this olmix computes version "
+        f"1.{version + 1}; run dvc repro -f keys, then dvc repro\n"
     ) in ran.err
     accepted.write("mixtures/accepted.yaml", "domains: {}\n")
     assert accepted.command("olmix", "accept").err == (

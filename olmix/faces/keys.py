@@ -62,12 +62,7 @@ def stage_keys(params: Params) -> dict[str, dict[str, Any]]:
         "train": trained,
         "evaluate": {**tasks, "keep_weights": proxy.keep_weights},
         "fit": {"weights": weights, "settings": params.fit.model_dump()},
-        "propose": {
-            "weights": weights,
-            "settings": params.fit.model_dump(),
-            "target": target,
-            "kl": params.solve.kl,
-        },
+        "propose": {"weights": weights, "settings": params.fit.model_dump(), "target": target, "kl": params.solve.kl},
         "validate": {
             "seeds": params.validation_seeds(),
             "weights": weights,
@@ -85,9 +80,9 @@ def stage_keys(params: Params) -> dict[str, dict[str, Any]]:
     return {stage: {"version": _version(stage), **value} for stage, value in values.items()}
 
 
-def _version(stage: str) -> list[int]:
+def _version(stage: str) -> str:
     kind = stage.partition("@")[0]
-    return [VERSIONS[kind], RECIPE_VERSION] if kind in _PROXY else [VERSIONS[kind]]
+    return f"{VERSIONS[kind]}.{RECIPE_VERSION}" if kind in _PROXY else f"{VERSIONS[kind]}"
 
 
 def _entry(params: Params, config: DomainConfig | SourceConfig) -> dict[str, Any]:
