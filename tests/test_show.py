@@ -100,7 +100,7 @@ def test_a_file_that_records_its_measurement_shows_it(tmp_path: Path) -> None:
         "Measured, 3 fresh seeds: 2.4000 bits per byte",
         "  0.1000 better than the natural mixture (2.5000), +4.0%",
         "  0.0500 WORSE than the uniform mixture (2.3500), -2.1%",
-        "  the same mixture as the accepted mixture carried over",
+        "  neither better nor worse than the accepted mixture carried over: a proxy reads the same sequences",
         "",
     ]
     errors = {"standard_error": 0.01, "gain_over_natural_standard_error": 0.02}

@@ -42,8 +42,7 @@ def _recorded_lines(measured: Mapping[str, Any]) -> list[str]:
         gain = measured.get(f"gain_over_{name}")
         if gain is not None:
             error = measured.get(f"gain_over_{name}_standard_error")
-            # Runs of the same seeds differ in no digit when their mixtures are the same, and else in all of them.
-            lines.append(_gain_line(name, gain, error, measured["bpb"] + gain, same=gain == 0))
+            lines.append(_gain_line(name, gain, error, measured["bpb"] + gain, same=False))
     return lines
 
 
@@ -54,6 +53,8 @@ def _bpb_line(bpb: float, error: float | None, seeds: int) -> str:
 def _gain_line(name: str, gain: float, error: float | None, baseline: float, same: bool) -> str:
     if same:
         return f"  the same mixture as {LABELS[name]}"
+    if gain == 0:  # runs of the same seeds differ in some digit unless they read the same
+        return f"  neither better nor worse than {LABELS[name]}: a proxy reads the same sequences"
     verb = "better" if gain >= 0 else "WORSE"
     return f"  {abs(gain):.4f}{_error(error)} {verb} than {LABELS[name]} ({baseline:.4f}), {gain / baseline:+.1%}"
 
@@ -149,8 +150,14 @@ def trust_lines(trust: Mapping[str, Any]) -> list[str]:
 
 
 def _predicted_gain_line(gain: Mapping[str, Any]) -> str:
-    within = f" ({gain['low']:.4f} to {gain['high']:.4f})" if gain["low"] is not None else ""
-    return f"Predicted gain over {LABELS[gain['over']]} {gain['bpb']:.4f}{_error(gain['standard_error'])}{within}"
+    within = f" ({_signed(gain['low'])} to {_signed(gain['high'])})" if gain["low"] is not None else ""
+    value = f"{_signed(gain['bpb'])}{_error(gain['standard_error'])}"
+    return f"Predicted gain over {LABELS[gain['over']]} {value}{within}"
+
+
+def _signed(value: float) -> str:
+    """Four decimals, and no minus before a zero."""
+    return f"{round(value, 4) + 0.0:.4f}"
 
 
 def mixture_json(file: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:
