@@ -1,6 +1,7 @@
 """train: a proxy for every mixture of the swarm."""
 
 from olmix.data.tokensets import open_token_sets
+from olmix.faces.current import require_limits
 from olmix.faces.entry import run
 from olmix.faces.keys import params_for
 from olmix.faces.progress import SWARM, run_with_progress, warn
@@ -9,6 +10,7 @@ from olmix.files import output_folder
 from olmix.outputs.collapsed import COLLAPSED
 from olmix.outputs.evaluations import training_jobs
 from olmix.outputs.external import ELSEWHERE
+from olmix.outputs.plan_file import PLAN, read_plan
 from olmix.outputs.proxies import PROXIES, publish_runs, swarm_specs
 from olmix.outputs.swarm_file import read_swarm
 from olmix.pipeline import RunCache
@@ -20,6 +22,8 @@ def main() -> None:
     if params.proxy.external:
         output_folder(PROXIES, empty=True, why=ELSEWHERE)
         return
+    if PLAN.exists():  # no dependency: it can stop the stage, and changes nothing of what it writes
+        require_limits(params, read_plan())
     tokenizer, keep = params.load_tokenizer(), params.proxy.keep_weights
     recipe = params.recipe(tokenizer.vocabulary)
     sets = open_token_sets(COLLAPSED, recipe.sequence_length)

@@ -82,6 +82,15 @@ def test_what_was_never_measured_is_refused(proposed: Project) -> None:
     assert ran.err.startswith("error: the proposal was not measured (validate.seeds is 0, or proxies are trained else")
     assert "measured" not in proposed.olmix("accept", "--anyway").out
     assert "measured" not in proposed.mixture("accepted")
+    # Measured later, it is the same mixture, and the file can say so.
+    proposed.repro()
+    params["validate"]["seeds"] = 2
+    proposed.params = params
+    assert "not up to date" in proposed.command("olmix", "accept").err
+    proposed.repro()
+    proposed.olmix("accept", "--anyway")
+    assert proposed.mixture("accepted")["measured"]["seeds"] == 2
+    assert "already holds the proposal" in proposed.olmix("accept").out
 
 
 def test_options_that_do_not_go(accepted: Project) -> None:

@@ -42,6 +42,7 @@ def test_the_repository_is_valid() -> None:
     ("changes", "message"),
     [
         ({"swarm__runs_per_domian": 3}, "swarm.runs_per_domian: unknown key; did you mean runs_per_domain?"),
+        ({"swarm__seed": 2**70}, "swarm.seed: a whole number of more than 64 bits; write a smaller one"),
         ({"swram": {}}, "swram: unknown key; did you mean swarm?"),
         ({"domains__py__pth": "x"}, "domains.py.pth: unknown key; did you mean path?"),
         ({"domains__py__partition_by": "t"}, "domains.py.partition_by: shards that hold several domains stand under"),

@@ -40,8 +40,8 @@ def test_an_upgrade_is_said_refused_and_built_anew(accepted: Project, upgraded: 
     plan = accepted.command("olmix", "plan", "--exit-code")
     assert plan.code == 2
     assert plan.out.rstrip().endswith(
-        "This olmix computes evaluate, train, validate in another way than the one that made build/. To build again "
-        "with this one: dvc repro -f keys, then dvc repro"
+        "This olmix computes evaluate, train, validate in another way than the one that made build/; to build again, "
+        "run dvc repro -f keys, then dvc repro"
     )
     write_task(accepted.root / "data/tasks/code-task.jsonl", documents("code", 20, version=5))
     ran = accepted.command("dvc", "repro")
@@ -53,8 +53,8 @@ def test_an_upgrade_is_said_refused_and_built_anew(accepted: Project, upgraded: 
     ) in ran.err
     accepted.write("mixtures/accepted.yaml", "domains: {}\n")
     assert accepted.command("olmix", "accept").err == (
-        "error: evaluate, train, validate: computed in another way by the olmix that made build/; "
-        "run dvc repro -f keys, then dvc repro\n"
+        "error: this olmix computes evaluate, train, validate in another way than the one that made build/; "
+        "to build again, run dvc repro -f keys, then dvc repro\n"
     )
     accepted.dvc("repro", "-q", "-f", "keys")
     ran = accepted.repro()
@@ -65,6 +65,26 @@ def test_an_upgrade_is_said_refused_and_built_anew(accepted: Project, upgraded: 
     assert versions == {version + 1}
     assert weights.isdisjoint(after)
     assert accepted.command("olmix", "plan", "--exit-code").code == 0
+
+
+def test_keys_that_dvc_takes_for_current_are_said_and_the_way_out_works(accepted: Project) -> None:
+    """As after a merge that took one side of dvc.lock."""
+    params = accepted.params
+    params["solve"]["kl"] = 0.3
+    accepted.params = params
+    lock = (accepted.root / "dvc.lock").read_text()
+    assert lock.count("kl: 0.05") == 1
+    accepted.write("dvc.lock", lock.replace("kl: 0.05", "kl: 0.3"))
+    assert accepted.repro().stages == []
+    advice = (
+        "build/keys has other values for propose than params.yaml, which DVC does not see, as after a merge; "
+        "to build again, run dvc repro -f keys, then dvc repro\n"
+    )
+    assert accepted.olmix("plan").out.endswith("\nB" + advice[1:])
+    assert accepted.command("olmix", "accept").err == f"error: {advice}"
+    accepted.dvc("repro", "-q", "-f", "keys")
+    accepted.repro()
+    assert accepted.mixture()["certificate"]["kl_weight"] == 0.3
 
 
 def test_a_change_of_a_parameter_after_an_upgrade_builds_anew_too(accepted: Project, upgraded: Path) -> None:

@@ -98,7 +98,9 @@ def test_a_revised_domain_runs_its_prepare_and_a_reduced_swarm(accepted: Project
     assert "  ~ web" in text
     assert "9 in the swarm (15 without reuse)" in text
     # The validation's 8 are on both sides: 17 of 23.
-    assert "1 revised; 17 proxy runs (9 in the swarm, 8 to validate), 26% fewer than without reuse; to run: " in text
+    assert (
+        "1 revised; 17 proxy runs (9 in the swarm, up to 8 to validate), 26% fewer than without reuse; to run: " in text
+    )
     ran = accepted.repro()
     assert ran.stages == ["prepare@web", "plan", *CHAIN]
     assert ran.done("train") == 9

@@ -10,7 +10,7 @@ from olmix.core.mixture import kl_divergence
 from olmix.core.quantise import quantise_within
 from olmix.errors import PipelineError
 from olmix.faces.config import Params, load_params
-from olmix.faces.keys import AGAIN, stale
+from olmix.faces.keys import stale
 from olmix.files import read_json
 from olmix.outputs.mixture_file import ACCEPTED, PROPOSED, MixtureFile, read_mixture, write_mixture
 from olmix.outputs.plan_file import read_plan
@@ -30,33 +30,24 @@ def accept(name: str, anyway: bool) -> str:
     if not PROPOSED.exists():
         raise PipelineError(f"{PROPOSED}: no proposal yet; run dvc repro first")
     params, proposed, accepted = load_params(), read_mixture(PROPOSED), read_mixture(ACCEPTED)
-    reuse = params.reuse_settings()
-    if name == PROPOSAL and _same(accepted, proposed) and accepted.reuse == reuse:
-        return f"{ACCEPTED} already holds this proposal."
-    _require_current(params)
+    reuse, pipeline = params.reuse_settings(), stale(params)
+    if pipeline.advice:
+        raise PipelineError(pipeline.advice)
     chosen = proposed if name == PROPOSAL else _baseline(name, proposed, params)
-    validation = read_json(VALIDATION)
-    if not anyway:
-        _require_best(name, validation)
-    if _same(accepted, chosen) and accepted.reuse == reuse:
+    validation = read_json(VALIDATION) if VALIDATION.exists() else {}
+    measured = _measured(name, validation)
+    holds = (accepted.dataset, accepted.mixture, accepted.reuse, accepted.sections.get("measured"))
+    # Accepting makes `plan` stale, which changes nothing.
+    if holds == (chosen.dataset, chosen.mixture, reuse, measured) and set(pipeline.stages) <= {"plan"}:
         return f"{ACCEPTED} already holds {LABELS[name]}."
-    sections = {**chosen.sections, **_measured(name, validation)}
-    write_mixture(ACCEPTED, replace(chosen, base=read_plan().base, reuse=reuse, sections=sections), HEADING)
-    return f"{ACCEPTED} now holds {LABELS[name]}; commit it. The next dvc repro re-runs plan, and nothing else."
-
-
-def _same(a: MixtureFile, b: MixtureFile) -> bool:
-    return (a.dataset, a.mixture) == (b.dataset, b.mixture)
-
-
-def _require_current(params: Params) -> None:
-    pipeline = stale(params)
-    if pipeline.upgraded:
-        stages = ", ".join(pipeline.upgraded)
-        raise PipelineError(f"{stages}: computed in another way by the olmix that made build/; {AGAIN}")
     if pipeline.stages:
         changed = ", ".join(pipeline.stages)
         raise PipelineError(f"the pipeline is not up to date ({changed} changed); run dvc repro first")
+    if not anyway:
+        _require_best(name, validation)
+    sections = {**chosen.sections, **({"measured": measured} if measured else {})}
+    write_mixture(ACCEPTED, replace(chosen, base=read_plan().base, reuse=reuse, sections=sections), HEADING)
+    return f"{ACCEPTED} now holds {LABELS[name]}; commit it. The next dvc repro re-runs plan, and nothing else."
 
 
 def _baseline(name: str, proposed: MixtureFile, params: Params) -> MixtureFile:
@@ -99,10 +90,11 @@ def _require_best(name: str, validation: Mapping[str, Any]) -> None:
         )
 
 
-def _measured(name: str, validation: Mapping[str, Any]) -> dict[str, Any]:
-    """The measured BPB of a mixture and its gains over the others, for whoever reads the accepted file later."""
+def _measured(name: str, validation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The measured BPB of a mixture and its gains over the others, for whoever reads the accepted file later; None when
+    it was not measured."""
     if name not in validation:
-        return {}
+        return None
     of = validation[name]
     measured: dict[str, Any] = {"bpb": of["mean_bpb"], "standard_error": of["standard_error"]}
     for other in validation:
@@ -111,4 +103,4 @@ def _measured(name: str, validation: Mapping[str, Any]) -> dict[str, Any]:
             measured[f"gain_over_{other}"] = gain["bpb"]
             measured[f"gain_over_{other}_standard_error"] = gain["standard_error"]
     rounded = {key: round(value, 6) for key, value in measured.items() if value is not None}
-    return {"measured": {**rounded, "seeds": len(of["seeds"])}}
+    return {**rounded, "seeds": len(of["seeds"])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -78,10 +79,21 @@ def check(path: Path, content: object, model: type[Model]) -> Model:
     """`content` of the file `path` as `model`; raises ConfigError that names every offending key in one line."""
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds {type(content).__name__}, not a mapping of keys")
+    for key in _beyond_64_bits(content):
+        raise ConfigError(f"{path}: {key}: a whole number of more than 64 bits; write a smaller one")
     try:
         return model.model_validate(content)
     except ValidationError as error:
         raise ConfigError("; ".join(f"{path}: {_explain(e, model)}" for e in error.errors())) from None
+
+
+def _beyond_64_bits(content: object, key: str = "") -> Iterator[str]:
+    """Keys of numbers that neither files nor arrays hold."""
+    children = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for name, child in children:
+        yield from _beyond_64_bits(child, f"{key}.{name}" if key else str(name))
+    if isinstance(content, int) and not -(2**63) <= content < 2**63:
+        yield key
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:

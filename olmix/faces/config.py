@@ -179,7 +179,7 @@ class ReuseConfig(Section):
 class SwarmConfig(Section):
     """How the swarm's mixtures are sampled."""
 
-    runs_per_domain: Annotated[int, Field(gt=0)] = 3
+    runs_per_domain: Annotated[int, Field(gt=0, le=1_000)] = 3
     """c in K = c (m + 1) runs for m coordinates."""
     seed: int = 0
     """Seed of the sampling; another seed is another swarm."""

@@ -70,6 +70,12 @@ def _current(
     return {name: (manifest, sample_path(PLANNED / "tokens", name)) for name, manifest in made.items()}
 
 
+def require_limits(params: Params, plan: Plan) -> None:
+    """Raise InfeasibleError when no mixture of a plan meets the limits."""
+    target = params.target_settings()
+    require_feasible(plan.dataset, plan.space, params.caps(plan.dataset), target.tokens, target.repetition)
+
+
 def preflight(params: Params, plan: Plan) -> None:
     """Raise now what would otherwise stop the pipeline only after its proxies are trained.
 
@@ -77,8 +83,7 @@ def preflight(params: Params, plan: Plan) -> None:
     be read. Recipe and tasks are of no account when the proxies are trained elsewhere.
     """
     load_runtime()
-    target = params.target_settings()
-    require_feasible(plan.dataset, plan.space, params.caps(plan.dataset), target.tokens, target.repetition)
+    require_limits(params, plan)
     make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
     if params.proxy.external:
         return

@@ -23,8 +23,8 @@ from olmix.proxy.recipe import RECIPE_VERSION
 DVC, KEYS = Path("dvc.yaml"), Path("build/keys")
 STAGE = "keys"
 AGAIN = f"run dvc repro -f {STAGE}, then dvc repro"
-# Raise a stage's version when it computes something else from the same inputs. Proxies and what is measured of them
-# have RECIPE_VERSION besides.
+# Raise a stage's version when it writes something else for the same inputs. When a proxy or its evaluation computes
+# something else, raise RECIPE_VERSION: runs and evaluations that exist are found by it, and by no stage's version.
 VERSIONS = {
     "prepare": 1,
     "partition": 1,
@@ -108,10 +108,10 @@ def _budget(params: Params) -> Any:
 
 
 def write_keys(params: Params) -> None:
-    """Write the key of every stage, and remove those of stages that are gone."""
+    """Write the key of every stage, and remove whatever else is there."""
     keys = stage_keys(params)
-    for path in sorted(KEYS.glob("*.json")):
-        if path.stem not in keys:
+    for path in sorted(KEYS.glob("*")):
+        if path.name not in {f"{stage}.json" for stage in keys}:
             path.unlink()
     for stage, key in keys.items():
         write_bytes(_path(stage), canonical_json(key))
@@ -138,11 +138,25 @@ def params_for(stage: str) -> Params:
 
 @dataclass(frozen=True)
 class Stale:
-    """Stages that are not up to date, sorted; and those of them that no `dvc repro` would run by itself, because only
-    the version of what they compute is another."""
+    """Stages that are not up to date, sorted; those of them that no `dvc repro` would run by itself, because DVC holds
+    `keys` for current, and whether that is because this olmix computes another version of them."""
 
     stages: tuple[str, ...]
-    upgraded: tuple[str, ...]
+    unseen: tuple[str, ...]
+    upgraded: bool
+
+    @property
+    def advice(self) -> str:
+        """Why no `dvc repro` would run the unseen stages, and what would; empty where there are none."""
+        if not self.unseen:
+            return ""
+        kinds = ", ".join(sorted({stage.partition("@")[0] for stage in self.unseen}))
+        why = (
+            f"this olmix computes {kinds} in another way than the one that made build/"
+            if self.upgraded
+            else f"build/keys has other values for {kinds} than params.yaml, which DVC does not see, as after a merge"
+        )
+        return f"{why}; to build again, {AGAIN}"
 
 
 def stale(params: Params) -> Stale:
@@ -154,16 +168,16 @@ def stale(params: Params) -> Stale:
     if not isinstance(declared, dict) or STAGE not in (declared.get("stages") or {}):
         raise PipelineError(f"{DVC}: no stage {STAGE!r}; take dvc.yaml and stages/ from this version of olmix")
     found = set(stale_stages())
-    changed, others = set(), set()
+    changed, upgraded = set(), False
     for stage, key in stage_keys(params).items():
         known = _recorded(_path(stage))
         if known != orjson.loads(canonical_json(key)):
             changed.add(stage)
-            if known.get("version", key["version"]) != key["version"]:
-                others.add(stage)
+            upgraded |= known.get("version", key["version"]) != key["version"]
     # By itself `keys` is nothing that anyone waits for.
     stages = (found | changed) - ({STAGE} if changed else set())
-    return Stale(tuple(sorted(stages)), tuple(sorted(others)) if STAGE not in found else ())
+    unseen = () if STAGE in found else tuple(sorted(changed))
+    return Stale(tuple(sorted(stages)), unseen, bool(unseen) and upgraded)
 
 
 def _recorded(path: Path) -> dict[str, Any]:

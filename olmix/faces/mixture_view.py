@@ -63,9 +63,10 @@ def _unmeasured_line(named: Named, validation: Mapping[str, Any] | None) -> str:
     """Why nothing was measured of a mixture."""
     if not named.is_proposal:
         return f"No measurement is recorded in {named.place}."
-    if validation is None:
+    params = None if validation is None else load_params()
+    if params is None or params.validation_seeds():
         return "Not measured yet: run dvc repro."
-    if load_params().proxy.external:
+    if params.proxy.external:
         return "Not measured: proxies are trained elsewhere (proxy.external)."
     return "Not measured: validate.seeds is 0."
 

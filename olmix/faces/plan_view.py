@@ -29,11 +29,11 @@ class PlanView:
     """A plan and what is said about it.
 
     `caps` (None when there is no target), swarm runs with and without reuse, runs of the validation, stale stages (None
-    when the pipeline was not asked), those that this olmix computes in another way and that no dvc repro would run by
-    itself, whether the accepted mixture is for this very dataset, whether the pipeline's own plan is the same already,
-    whether the proxies are trained elsewhere, what runs cost (None where nothing is trained here, or a plan is made
-    from files), the standard error of each domain's tokens where they are an estimate (None where it is unknown), and
-    the file of the mixture that the plan starts from (None without one).
+    when the pipeline was not asked), those that no dvc repro would run by itself and what to do about them, whether the
+    accepted mixture is for this very dataset, whether the pipeline's own plan is the same already, whether the proxies
+    are trained elsewhere, what runs cost (None where nothing is trained here, or a plan is made from files), the
+    standard error of each domain's tokens where they are an estimate (None where it is unknown), and the file of the
+    mixture that the plan starts from (None without one).
     """
 
     plan: Plan
@@ -42,7 +42,8 @@ class PlanView:
     runs_without_reuse: int
     validation_runs: int
     stale: Sequence[str] | None = None
-    upgraded: Sequence[str] = ()
+    unseen: Sequence[str] = ()
+    advice: str = ""
     accepted: bool = False
     same_plan: bool = False
     external: bool = False
@@ -91,7 +92,7 @@ class PlanView:
             "duplicates": [list(names) for names in plan.duplicates],
             "token_errors": dict(self.token_errors),
             "stale": list(self.stale) if self.stale is not None else None,
-            "upgraded": list(self.upgraded),
+            "unseen": list(self.unseen),
             "something_to_do": self.something_to_do,
         }
 
@@ -103,14 +104,7 @@ class PlanView:
 
     def to_text(self) -> str:
         """The plan as lines for a terminal."""
-        return f"{self._plan_text()}\n{self._upgrade()}" if self.upgraded else self._plan_text()
-
-    def _upgrade(self) -> str:
-        stages = sorted({stage.partition("@")[0] for stage in self.upgraded})
-        return (
-            f"This olmix computes {', '.join(stages)} in another way than the one that made build/. "
-            f"To build again with this one: dvc repro -f keys, then dvc repro"
-        )
+        return f"{self._plan_text()}\n{self.advice[:1].upper()}{self.advice[1:]}".rstrip()
 
     def _plan_text(self) -> str:
         plan = self.plan
@@ -214,7 +208,7 @@ class PlanView:
         count, without = self.runs + self.validation_runs, self.runs_without_reuse + self.validation_runs
         parts = [f"{self._at_hand} at hand"] if self._at_hand else []
         if self.validation_runs:
-            parts = [f"{self.runs} in the swarm, {self.validation_runs} to validate", *parts]
+            parts = [f"{self.runs} in the swarm, up to {self.validation_runs} to validate", *parts]
         what = "runs to train elsewhere" if self.external else "proxy runs"
         saved = f", {1 - count / without:.0%} fewer than without reuse" if count < without else ""
         runs = f"{count} {what}" + (f" ({'; '.join(parts)})" if parts else "") + saved

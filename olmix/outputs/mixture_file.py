@@ -72,7 +72,10 @@ def _reuse(content: Any, where: str) -> Reuse | None:
         return None
     if not isinstance(content, dict) or content.get("mode") not in ("full", "none"):
         raise MixtureError(f"{where}: reuse: write the mode (full or none) and the domains to recompute")
-    return Reuse(content["mode"], tuple(content.get("recompute") or ()))
+    recompute = content.get("recompute") or []
+    if not isinstance(recompute, list) or any(not isinstance(name, str) for name in recompute):
+        raise MixtureError(f"{where}: reuse.recompute: {recompute!r} is not a list of domains")
+    return Reuse(content["mode"], tuple(recompute))
 
 
 def read_mixture(path: Path) -> MixtureFile:

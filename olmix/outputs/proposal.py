@@ -171,6 +171,7 @@ def _trust_section(plan: Plan, laws: Laws, problem: Problem, trust: Trust) -> di
         "other_laws": {
             law.name: {
                 "bpb": round(law.bpb, 4),
+                "gain": None if law.gain is None else round(law.gain, 4),
                 "distance": None if law.distance is None else round(law.distance, 3),
             }
             for law in trust.laws
