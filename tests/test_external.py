@@ -304,10 +304,15 @@ def test_a_plan_speaks_of_runs_to_train_elsewhere() -> None:
 
 
 def test_show_says_why_nothing_was_measured(here: Path) -> None:
-    for external, reason in ((True, "proxies are trained elsewhere (proxy.external)"), (False, "validate.seeds is 0")):
-        PARAMS.write_text(yaml.safe_dump(params(proxy={"external": external})))
+    cases = {
+        "Not measured: proxies are trained elsewhere (proxy.external).": ({"external": True}, 3),
+        "Not measured: validate.seeds is 0.": ({"external": False}, 0),
+        "Not measured yet: run dvc repro.": ({"external": False}, 3),
+    }
+    for line, (proxy, seeds) in cases.items():
+        PARAMS.write_text(yaml.safe_dump(params(proxy=proxy, validate={"seeds": seeds})))
         proposal = Named(MixtureFile(Mixture({})), str(PROPOSED), None)
-        assert mixture_text(proposal, {}, None, {}).startswith(f"Not measured: {reason}.\n")
+        assert mixture_text(proposal, {}, None, {}).startswith(f"{line}\n")
 
 
 # --- the pipeline
