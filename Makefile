@@ -1,8 +1,8 @@
 # make demo   from a clone to a mixture: environment, sample corpus, dvc repro, the mixture as a table
 # make test   the same environment, then all that CI checks
 PYTHON ?= python3
-# A test process more than cores: many tests wait for DVC, a disk, a server or a cluster.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# Two test processes more than cores: many tests wait for DVC, a disk, a server or a cluster.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 DATA := cpp docs doctest junk math py story tasks tokenizer
