@@ -24,7 +24,7 @@ def main() -> None:
     plan, tokenizer, paths = read_plan(), params.load_tokenizer(), params.task_paths()
     recipe = params.recipe(tokenizer.vocabulary)
     sets = token_sets(plan, recipe.sequence_length, params.scale(recipe))
-    mixtures = contenders(plan, read_mixture(PROPOSED).mixture.weights, params.caps(plan.dataset))
+    mixtures = contenders(plan, read_mixture(PROPOSED).mixture.weights, params.caps(plan.dataset), warn)
     specs = validation_specs(mixtures, sets, recipe, params.proxy.seed, seeds)
     runs = [spec for each in specs.values() for spec in each]
     jobs = training_jobs(runs, keep, paths, tokenizer, journal)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.plan import EMPTY, Reuse, make_plan
-from olmix.outputs.validation import contenders
+from olmix.outputs.validation import LABELS, contenders
 from tests.project import Project
 
 
@@ -104,6 +105,10 @@ def test_baselines_are_within_the_limits() -> None:
         {name: Domain(k, tokens) for k, (name, tokens) in enumerate({"a": 800, "b": 150, "c": 50}.items())}
     )
     caps = {"a": 1.0, "b": 0.3, "c": 0.1}
-    mixtures = contenders(make_plan(dataset, EMPTY, Reuse()), {"a": 1.0, "b": 0.0, "c": 0.0}, caps)
+    plan = make_plan(dataset, EMPTY, Reuse())
+    mixtures = contenders(plan, {"a": 1.0, "b": 0.0, "c": 0.0}, caps)
     assert mixtures["natural"] == pytest.approx({"a": 0.8, "b": 0.15, "c": 0.05})
     assert mixtures["uniform"] == pytest.approx({"a": 0.6, "b": 0.3, "c": 0.1})
+    said: list[str] = []
+    assert "carried" not in contenders(replace(plan, carried={"c": 1.0}), {"a": 1.0}, caps, said.append)
+    assert said == [f"{LABELS['carried']} does not fit the limits and is not measured: its domains hold too few tokens"]

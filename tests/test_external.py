@@ -312,7 +312,7 @@ def test_show_says_why_nothing_was_measured(here: Path) -> None:
     for line, (proxy, seeds) in cases.items():
         PARAMS.write_text(yaml.safe_dump(params(proxy=proxy, validate={"seeds": seeds})))
         proposal = Named(MixtureFile(Mixture({})), str(PROPOSED), None)
-        assert mixture_text(proposal, {}, None, {}).startswith(f"{line}\n")
+        assert mixture_text(proposal, {}, {}).startswith(f"{line}\n")
 
 
 # --- the pipeline

@@ -131,7 +131,7 @@ def test_a_key_that_is_not_of_these_parameters_stops_the_stage(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     text = (REPOSITORY / PARAMS).read_text()
     PARAMS.write_text(text)
-    with pytest.raises(PipelineError, match=r"build/keys/fit.json: missing; run dvc repro -f keys, then dvc repro"):
+    with pytest.raises(PipelineError, match=r"build/keys/fit.json: missing or damaged; run dvc repro -f keys"):
         params_for("fit")
     write_keys(params_for_text(text))
     params_for("fit")

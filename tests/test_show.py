@@ -83,8 +83,8 @@ def test_without_a_target_there_is_neither_a_limit_nor_a_repetition(tmp_path: Pa
 def test_a_mixture_by_hand_shows_what_it_holds(tmp_path: Path) -> None:
     assert shown(tmp_path, by_hand(tmp_path)).splitlines()[2:] == [
         "domain  weight  natural  tokens  repetition",
-        "code    0.2500              300              ███████",
-        "web     0.7500              700              ████████████████████",
+        "code    0.2500   0.3000     300              ███████",
+        "web     0.7500   0.7000     700              ████████████████████",
     ]
     out = shown(tmp_path, by_hand(tmp_path, target={"tokens": 1000, "repetition": 2}))
     assert out.endswith("\nTarget 1,000 tokens, repetition limit 2\n")

@@ -12,10 +12,10 @@ The virtual domain's set is drawn once and read by every run, so the walks throu
     member b, rows walked    4 1 3 ...
     the set, in order        a7 a2 b4 a5 b1 a0 a3 b3 a7 a1 ...
 
-Which member comes next is drawn as in a run, but in even measure. So the first n rows of the set, for every n, hold
-each member by its ratio, to a few rows, and of each member what a run that reads it directly would read: rows from all
-over its sample, none a second time before all were read once. A run that wants n rows therefore reads the first n,
-starting where its seed says.
+Members come in random order, as the sets of a run do, but keep their ratios along the way. So for every n the first n
+rows hold each member's share, to a few rows, and of each member what a run that reads it directly would read: rows from
+all over its sample, none a second time before all were read once. A run that wants n rows therefore reads the first n,
+and its seed says at which of them it begins.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from olmix.core.seeds import generator
 from olmix.errors import TrainingError
 
-# The part of a set over which the order of its members is random: longer than any batch.
+# The part of a set over which the order of its members is random: longer than a batch of any run of 16 steps.
 STRETCH = 1 / 16
 
 
@@ -73,7 +73,7 @@ def walk(rows: int, count: int, *names: str | int) -> NDArray[np.int64]:
 
 
 def _rotated(rows: int, count: int, *names: str | int) -> NDArray[np.int64]:
-    """The first `count` of `rows` rows as they lie, (count,), beginning at a place that `names` draw."""
+    """The first `count` of `rows` rows as they lie, (count,), rotated to begin at a row that `names` draw."""
     start = int(generator(*names).random() * count)
     return (start + np.arange(count)) % count % rows
 
@@ -81,9 +81,9 @@ def _rotated(rows: int, count: int, *names: str | int) -> NDArray[np.int64]:
 def even_order(counts: Sequence[int], identities: Sequence[str]) -> NDArray[np.int64]:
     """For every sequence of a set that `counts[i]` sequences of member i make, in order: its member, (sum of counts,).
 
-    Over a stretch of a sixteenth of the set the order is as good as drawn at random, as that of a run is: batches
-    differ as much. Over longer ones members keep their ratios, so that the first n sequences hold n counts[i] /
-    sum(counts) of member i, a few off. Both are drawn by the members' identities.
+    Within any sixteenth of the set (STRETCH) the order is as good as random, so batches vary as much as those of a run
+    that shuffles. Over longer parts members keep their ratios: the first n sequences hold n counts[i] / sum(counts) of
+    member i, give or take a few. The random streams are named by the members' identities.
     """
     sizes = np.asarray(counts, dtype=np.int64)
     places = []

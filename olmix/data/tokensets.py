@@ -159,8 +159,8 @@ def draw_rows(tokens: Tokens, identity: str, rows: int, length: int) -> Tokens:
 def draw_virtual(ratios: Mapping[str, float], sets: Mapping[str, TokenSet], length: int, rows: int) -> Tokens:
     """The virtual domain's token set, (rows, length + 1): from each member its exact share, by largest remainder.
 
-    A member's rows come from all over its sample, and alternate evenly with those of the others (`core/order.py`).
-    Members of one identity are one content, and their names do not matter.
+    A member's rows come from all over its sample; in which order, `core/order.py` says. Members of one identity are
+    one content, and their names do not matter.
     """
     alike: dict[str, list[str]] = {}
     for name in sorted(ratios):

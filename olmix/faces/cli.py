@@ -196,17 +196,15 @@ def show(mixture: str | None, as_json: bool) -> int:
     from olmix.faces.config import PARAMS, load_params
     from olmix.faces.revisions import mixture_at
     from olmix.outputs.mixture_file import PROPOSED
-    from olmix.outputs.plan_file import PLAN, read_plan
 
     named = mixture_at(mixture or str(PROPOSED))
     validation = named.validation()
     if as_json:
         click.echo(json.dumps(mixture_view.mixture_json(named.file, validation), indent=2))
     else:
-        known = read_plan() if PLAN.exists() else None
         # A mixture of olmix fit is shown where no project is.
         descriptions = load_params().descriptions if PARAMS.exists() else {}
-        click.echo(mixture_view.mixture_text(named, validation, known, descriptions))
+        click.echo(mixture_view.mixture_text(named, validation, descriptions))
     return OK
 
 

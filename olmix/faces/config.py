@@ -159,7 +159,7 @@ class ObjectiveConfig(Section):
 
 
 class TargetConfig(Section):
-    """The training run that the mixture is for."""
+    """The training run that you choose the mixture for."""
 
     tokens: Count
     """R, the tokens of the target run."""

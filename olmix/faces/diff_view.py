@@ -7,7 +7,7 @@ from typing import Any
 
 from olmix.core.mixture import total_variation
 from olmix.faces.mixture_view import measured_lines
-from olmix.faces.table import bar, table
+from olmix.faces.table import bar, decimals, table
 from olmix.outputs.mixture_file import MixtureFile
 
 # A change that four decimals do not show.
@@ -57,7 +57,7 @@ def diff_text(a: MixtureFile, b: MixtureFile, names: tuple[str, str], validation
                 f"{sign} {row['renamed_from']} -> {name}" if row["renamed_from"] else f"{sign} {name}",
                 _number(row["before"], ".4f"),
                 _number(row["after"], ".4f"),
-                f"{row['change']:+.4f}",
+                decimals(row["change"], "+.4f"),
                 _number(row["repetition_after"], ".2f"),
                 direction + (bar(abs(row["change"]), scale) if seen else ""),
             ]

@@ -41,7 +41,7 @@ _PROXY = ("train", "evaluate", "validate")
 
 
 def stage_keys(params: Params) -> dict[str, dict[str, Any]]:
-    """The key of every stage, by the name that DVC gives the stage."""
+    """The key of every stage, by the name that DVC gives the stage, as plain values."""
     proxy, external = params.proxy, params.proxy.external
     trained = proxy.model_dump(exclude={"external"})
     tasks = {"tasks": params.tasks.names, "end_of_document": params.tokenizer.end_of_document}
@@ -77,7 +77,13 @@ def stage_keys(params: Params) -> dict[str, dict[str, Any]]:
     if external:  # nothing else of the section counts
         values |= {"collapse": {"external": True}, "train": {"external": True}}
         values["evaluate"] = {"external": True, "tasks": params.tasks.names}
-    return {stage: {"version": _version(stage), **value} for stage, value in values.items()}
+    return {stage: _plain({"version": _version(stage), **value}) for stage, value in values.items()}
+
+
+def _plain(key: dict[str, Any]) -> dict[str, Any]:
+    """A key as its file holds it: lists for tuples."""
+    plain: dict[str, Any] = orjson.loads(canonical_json(key))
+    return plain
 
 
 def _version(stage: str) -> str:
@@ -126,14 +132,17 @@ def params_for(stage: str) -> Params:
     `build/keys/` is not that of this params.yaml and this olmix."""
     params = load_params()
     key, path = stage_keys(params)[stage], _path(stage)
-    if not path.exists():
-        raise PipelineError(f"{path}: missing; {AGAIN}")
-    if path.read_bytes() != canonical_json(key):
-        known = _recorded(path).get("version")
-        other = f"says version {known} of {stage}, and this olmix computes version {key['version']}"
-        what = other if known != key["version"] else "not of this params.yaml"
-        raise PipelineError(f"{path}: {what}; {AGAIN}")
-    return params
+    known = _recorded(path)
+    if known == key:
+        return params
+    if not known:
+        raise PipelineError(f"{path}: missing or damaged; {AGAIN}")
+    if known.get("version") == key["version"]:
+        raise PipelineError(f"{path}: not of this params.yaml; {AGAIN}")
+    raise PipelineError(
+        f"{path}: says version {known.get('version')} of {stage}, and this olmix computes version {key['version']}; "
+        f"{AGAIN}"
+    )
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,7 @@ def stale(params: Params) -> Stale:
     changed, upgraded = set(), False
     for stage, key in stage_keys(params).items():
         known = _recorded(_path(stage))
-        if known != orjson.loads(canonical_json(key)):
+        if known != key:
             changed.add(stage)
             upgraded |= known.get("version", key["version"]) != key["version"]
     # By itself `keys` is nothing that anyone waits for.

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from olmix.core.mixture import total_variation
-from olmix.core.plan import Plan
 from olmix.faces.config import load_params
 from olmix.faces.revisions import Named
-from olmix.faces.table import bar, table
+from olmix.faces.table import bar, decimals, table
 from olmix.outputs.mixture_file import MixtureFile
 from olmix.outputs.validation import LABELS, PROPOSAL
 
@@ -74,19 +73,21 @@ def _unmeasured_line(named: Named, validation: Mapping[str, Any] | None) -> str:
 def mixture_text(
     named: Named,
     validation: Mapping[str, Any] | None,
-    plan: Plan | None,
     descriptions: Mapping[str, str],
 ) -> str:
-    """A table of the mixture under the measured gain; the prediction last."""
+    """A table of the mixture under the measured gain; the prediction last.
+
+    Natural shares are those of the mixture's own dataset, by the tokens that its file holds.
+    """
     file = named.file
-    natural = plan.dataset.natural if plan else {}
+    held = sum(share.tokens for share in file.mixture.domains.values())
     weights = file.mixture.weights
     scale = max(weights.values(), default=1.0)
     rows = [
         [
             name,
             f"{weight:.4f}",
-            f"{natural[name]:.4f}" if name in natural else "",
+            f"{file.mixture.domains[name].tokens / held:.4f}",
             f"{file.mixture.domains[name].tokens:,}",
             _repetition(file.rows[name]),
             f"{bar(weight, scale):<20} {descriptions.get(name, '')}",
@@ -151,14 +152,9 @@ def trust_lines(trust: Mapping[str, Any]) -> list[str]:
 
 
 def _predicted_gain_line(gain: Mapping[str, Any]) -> str:
-    within = f" ({_signed(gain['low'])} to {_signed(gain['high'])})" if gain["low"] is not None else ""
-    value = f"{_signed(gain['bpb'])}{_error(gain['standard_error'])}"
+    within = f" ({decimals(gain['low'])} to {decimals(gain['high'])})" if gain["low"] is not None else ""
+    value = f"{decimals(gain['bpb'])}{_error(gain['standard_error'])}"
     return f"Predicted gain over {LABELS[gain['over']]} {value}{within}"
-
-
-def _signed(value: float) -> str:
-    """Four decimals, and no minus before a zero."""
-    return f"{round(value, 4) + 0.0:.4f}"
 
 
 def mixture_json(file: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:

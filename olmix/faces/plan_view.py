@@ -180,11 +180,13 @@ class PlanView:
             )
         at_hand = self._at_hand
         found = (
-            "those in the journal or the cache are" if at_hand is None else f"{at_hand} of the swarm's {self.runs} are"
+            "those in the journal or the cache need no training"
+            if at_hand is None
+            else f"{at_hand} of the swarm's {self.runs} are already trained"
         )
         return (
             f"Runs: {self.runs} in the swarm ({self.runs_without_reuse} without reuse), "
-            f"{self.validation_runs} to validate the proposal" + (f"; {found} at hand" if self.runs else "")
+            f"{self.validation_runs} to validate the proposal" + (f"; {found}" if self.runs else "")
         )
 
     @property
@@ -206,7 +208,7 @@ class PlanView:
             return f"Summary: {changes}; no proxy for the swarm; to run: {', '.join(self.stale)} and what follows"
         # A validation costs the same with reuse and without.
         count, without = self.runs + self.validation_runs, self.runs_without_reuse + self.validation_runs
-        parts = [f"{self._at_hand} at hand"] if self._at_hand else []
+        parts = [f"{self._at_hand} already trained"] if self._at_hand else []
         if self.validation_runs:
             parts = [f"{self.runs} in the swarm, up to {self.validation_runs} to validate", *parts]
         what = "runs to train elsewhere" if self.external else "proxy runs"

@@ -73,7 +73,7 @@ class Runtime(Section):
     engine: Literal["local", "slurm", "ray"] = "local"
     """`local` processes, an existing `slurm` cluster, or a `ray` cluster."""
     workers: Annotated[int | str, BeforeValidator(_workers)] = "auto"
-    """Runs at once. `auto`: locally one a GPU, or one a core where there is none; on a cluster what it has room for."""
+    """How many runs at a time. `auto` is one per GPU, or one per core without GPUs; on a cluster, as many as fit."""
     device: Annotated[str, BeforeValidator(_device_name)] = "auto"
     """Device that proxies train on: `auto` is a GPU where there is one."""
     checkpoint_minutes: Annotated[Finite, Field(gt=0)] = 10.0

@@ -22,3 +22,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 def bar(value: float, scale: float, width: int = 20) -> str:
     """A bar of up to `width` cells for `value` in [0, scale]."""
     return "█" * round(width * value / scale) if scale > 0 else ""
+
+
+def decimals(value: float, form: str = ".4f") -> str:
+    """Four decimals, and no minus before a zero."""
+    return format(round(value, 4) + 0.0, form)

@@ -150,5 +150,6 @@ def write_external_evaluations(swarm: Swarm, metrics: ExternalMetrics) -> None:
     output_folder(EVALUATIONS, empty=not ids)
     rows = swarm.rows()
     for run, scores in metrics.scores.items():
-        tasks = {task: {"bpb": bpb} for task, bpb in scores.items()}
-        write_json(EVALUATIONS / f"{ids[run]}.json", {"run": run, "runs": [run], "weights": rows[run], "tasks": tasks})
+        tasks = {task: {"bpb": bpb, "identity": None} for task, bpb in scores.items()}
+        row = {"run": run, "runs": [run], "weights": rows[run], "version": None, "tasks": tasks}
+        write_json(EVALUATIONS / f"{ids[run]}.json", row)

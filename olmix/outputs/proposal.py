@@ -149,8 +149,8 @@ def certificate_section(trust: Trust, kl: float) -> dict[str, Any]:
 
 
 def rounded(value: float) -> float | None:
-    """Six decimals, None for what is not known."""
-    return round(value, 6) if math.isfinite(value) else None
+    """Six decimals, no minus before a zero, None for what is not known."""
+    return round(value, 6) + 0.0 if math.isfinite(value) else None
 
 
 def _trust_section(plan: Plan, laws: Laws, problem: Problem, trust: Trust) -> dict[str, Any]:

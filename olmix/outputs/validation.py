@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,17 @@ LABELS = {
 }
 
 
-def contenders(plan: Plan, proposal: Mapping[str, float], caps: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def contenders(
+    plan: Plan,
+    proposal: Mapping[str, float],
+    caps: Mapping[str, float],
+    warn: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[str, float]]:
     """The mixtures that are measured: the proposal, natural, uniform, and the accepted one where it still stands.
 
     `carried` is the accepted mixture on today's domains, with nothing of what was added: doing nothing. All are within
     `caps`, so that any of them can be trained: what a baseline has above a cap goes to its other domains in proportion.
+    `warn` is told of a baseline that has too little room for that, and is left out.
     """
     names = plan.dataset.names
     mixtures = {NATURAL: plan.dataset.natural, UNIFORM: {name: 1 / len(names) for name in names}}
@@ -46,9 +51,12 @@ def contenders(plan: Plan, proposal: Mapping[str, float], caps: Mapping[str, flo
     within = {PROPOSAL: dict(proposal)}
     limits = np.array([caps[name] for name in names])
     for label, mixture in mixtures.items():
-        with contextlib.suppress(InfeasibleError):  # what the accepted mixture stands on may be too little today
+        try:
             weights = cap_proportionally(np.array([mixture[name] for name in names]), limits)
-            within[label] = dict(zip(names, weights.tolist(), strict=True))
+        except InfeasibleError:
+            warn(f"{LABELS[label]} does not fit the limits and is not measured: its domains hold too few tokens")
+            continue
+        within[label] = dict(zip(names, weights.tolist(), strict=True))
     return within
 
 
