@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from olmix.core import fitting
 from olmix.core.bootstrap import bootstrap, resamples
 from olmix.core.diagnostics import design_rank, out_of_fold, scores
 from olmix.core.fitting import FitSettings, fit_swarm, require_runs
@@ -186,6 +187,12 @@ def test_repeats_are_merged_before_anything_else():
 
 def test_the_law_is_chosen_unless_one_is_named():
     assert fitted(*swarm(), FitSettings(replicates=0)).choice is not None
+
+
+def test_laws_that_take_too_much_for_so_many_domains_are_no_choice(monkeypatch):
+    monkeypatch.setattr(fitting, "MOST_DENSE", 2)
+    choice = fitted(*swarm(), FitSettings(replicates=0)).choice
+    assert [assessed.name for assessed in choice.assessments] == ["linear"]
 
 
 def test_auto_takes_the_law_that_predicts_unseen_runs_best():
