@@ -29,10 +29,10 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from olmix.artifacts.mixture_file import ACCEPTED, MixtureFile, write_mixture
 from olmix.core.mixture import Mixture, Share
 from olmix.core.quantise import quantise
 from olmix.data.manifest import MANIFESTS, dataset_of, read_manifests
-from olmix.outputs.mixture_file import ACCEPTED, MixtureFile, write_mixture
 from tests.project import DOMAINS, ENVIRONMENT, Project, Ran, documents, write_shards
 
 KINDS = ("code", "math", "web")

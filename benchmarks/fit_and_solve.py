@@ -27,15 +27,15 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from olmix.core.bootstrap import bootstrap
-from olmix.core.diagnostics import out_of_fold, scores
-from olmix.core.laws import AUTO, LOG_LINEAR, law_kinds
-from olmix.core.loglinear import LogLinear, loglinear
-from olmix.core.observations import observe
+from olmix.cli.fit import fit_tables, read_inputs
+from olmix.config.fit_options import FitOptions
 from olmix.core.seeds import generator
-from olmix.core.solver import Solution, solve
-from olmix.faces.fit_options import FitOptions
-from olmix.faces.fitting import fit_tables, read_inputs
+from olmix.fit.bootstrap import bootstrap
+from olmix.fit.diagnostics import out_of_fold, scores
+from olmix.laws.loglinear import LogLinear, loglinear
+from olmix.laws.observations import observe
+from olmix.laws.registry import AUTO, LOG_LINEAR, law_kinds
+from olmix.solver.certified import Solution, solve
 from tests.public_swarms import DROPPED, FOLDER, REFERENCE_LOSSES, load
 from tests.test_solver import proposal_distance
 

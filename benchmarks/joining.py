@@ -31,12 +31,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from olmix.core.diagnostics import scores
-from olmix.core.joining import Older, join
-from olmix.core.law import Law, LawKind
-from olmix.core.laws import law_kinds
-from olmix.core.observations import Observations, observe, stack
 from olmix.core.seeds import generator
+from olmix.fit.diagnostics import scores
+from olmix.fit.joining import Older, join
+from olmix.laws.base import Law, LawKind
+from olmix.laws.observations import Observations, observe, stack
+from olmix.laws.registry import law_kinds
 from tests.public_swarms import load
 
 ADDED = ("train_the_pile_pubmed_central", "train_the_pile_uspto_backgrounds")

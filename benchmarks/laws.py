@@ -32,12 +32,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from olmix.core.diagnostics import scores
-from olmix.core.laws import AUTO, CHOOSABLE, LOG_LINEAR, law_kinds
-from olmix.core.observations import Observations, observe
-from olmix.core.repeats import merge_repeats
 from olmix.core.seeds import generator
-from olmix.core.selection import choose
+from olmix.fit.diagnostics import scores
+from olmix.fit.selection import choose
+from olmix.laws.observations import Observations, observe
+from olmix.laws.registry import AUTO, CHOOSABLE, LOG_LINEAR, law_kinds
+from olmix.laws.repeats import merge_repeats
 from tests.public_swarms import load
 
 LAWS = (*CHOOSABLE, "square-root", "gaussian-process")

@@ -32,13 +32,13 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from examples.sample_corpus.build import build
+from olmix.config.params import load_params
 from olmix.core.quantise import largest_remainder
 from olmix.core.virtual import VIRTUAL
 from olmix.cores import cores
 from olmix.data.sample import write_sample
 from olmix.data.tokenizer import Tokenizer, Tokens
 from olmix.data.tokensets import TokenSet, draw_virtual, open_token_sets, read_tokens, rows_of, write_tokens
-from olmix.faces.config import load_params
 from olmix.proxy.evaluation import evaluate
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.tasks import EncodedTask, encode_task, read_task

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from olmix.faces.config import COSMETIC, Params
-from olmix.faces.runtime import Runtime
+from olmix.config.params import COSMETIC, Params
+from olmix.config.runtime import Runtime
 
 OUTPUT = Path(__file__).parent.parent / "docs" / "params.md"
 HEAD = """# Reference of params.yaml and runtime.yaml

@@ -1,12 +1,12 @@
 """collapse: the token sets that the swarm draws from, the virtual domain's included."""
 
-from olmix.faces.entry import run
-from olmix.faces.keys import params_for
-from olmix.faces.progress import warn
+from olmix.artifacts.collapsed import COLLAPSED, write_collapsed
+from olmix.artifacts.external import ELSEWHERE
+from olmix.artifacts.plan_file import read_plan
+from olmix.config.keys import params_for
 from olmix.files import output_folder
-from olmix.outputs.collapsed import COLLAPSED, write_collapsed
-from olmix.outputs.external import ELSEWHERE
-from olmix.outputs.plan_file import read_plan
+from olmix.terminal.exits import run
+from olmix.terminal.progress import warn
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
 """evaluate: bits per byte of every task for every proxy, measured here or read from external/."""
 
-from olmix.faces.entry import run
-from olmix.faces.keys import params_for
-from olmix.faces.progress import require_all, run_with_progress, warn
-from olmix.faces.runtime import load_runtime
-from olmix.outputs.evaluations import MEASURED, evaluation_jobs, require_weights, share_runs, write_evaluations
-from olmix.outputs.external import read_metrics, write_external_evaluations
-from olmix.outputs.proxies import read_runs
-from olmix.outputs.swarm_file import read_swarm
+from olmix.artifacts.evaluations import MEASURED, evaluation_jobs, require_weights, share_runs, write_evaluations
+from olmix.artifacts.external import read_metrics, write_external_evaluations
+from olmix.artifacts.proxies import read_runs
+from olmix.artifacts.swarm_file import read_swarm
+from olmix.config.keys import params_for
+from olmix.config.runtime import load_runtime
 from olmix.pipeline import NO_REMOTE, RunCache
 from olmix.runs.journal import Journal
+from olmix.terminal.exits import run
+from olmix.terminal.progress import require_all, run_with_progress, warn
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """fit: a law for every task, and how far to trust it."""
 
-from olmix.faces.entry import run
-from olmix.faces.keys import params_for
-from olmix.faces.progress import warn
-from olmix.outputs.evaluations import read_results
-from olmix.outputs.law_file import fit_laws, write_fit
-from olmix.outputs.swarm_file import read_swarm
+from olmix.artifacts.evaluations import read_results
+from olmix.artifacts.law_file import fit_laws, write_fit
+from olmix.artifacts.swarm_file import read_swarm
+from olmix.config.keys import params_for
+from olmix.terminal.exits import run
+from olmix.terminal.progress import warn
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """keys: what every other stage's result depends on besides the files that it reads."""
 
-from olmix.faces.config import load_params
-from olmix.faces.entry import run
-from olmix.faces.keys import write_keys
+from olmix.config.keys import write_keys
+from olmix.config.params import load_params
+from olmix.terminal.exits import run
 
 
 def main() -> None:

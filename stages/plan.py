@@ -1,13 +1,13 @@
 """plan: what changed since the accepted mixture, and which domains must be recomputed."""
 
+from olmix.artifacts.mixture_file import ACCEPTED, read_mixture
+from olmix.artifacts.plan_file import PLAN, plan_to_json
+from olmix.cli.current import preflight
+from olmix.config.keys import params_for
 from olmix.core.plan import make_plan
 from olmix.data.manifest import dataset_of, forget_undeclared, read_manifests
-from olmix.faces.current import preflight
-from olmix.faces.entry import run
-from olmix.faces.keys import params_for
 from olmix.files import write_json
-from olmix.outputs.mixture_file import ACCEPTED, read_mixture
-from olmix.outputs.plan_file import PLAN, plan_to_json
+from olmix.terminal.exits import run
 
 
 def main() -> None:

@@ -2,12 +2,12 @@
 
 import os
 
+from olmix.config.keys import params_for
 from olmix.data.manifest import prepare
 from olmix.data.parallel import Readers
-from olmix.faces.entry import run
-from olmix.faces.keys import params_for
-from olmix.faces.progress import ProgressDisplay
 from olmix.pipeline import link_is_allowed
+from olmix.terminal.exits import run
+from olmix.terminal.progress import ProgressDisplay
 
 
 def main() -> None:

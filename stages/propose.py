@@ -1,11 +1,11 @@
 """propose: the mixture that the laws and the limits ask for."""
 
-from olmix.faces.entry import run
-from olmix.faces.keys import params_for
-from olmix.outputs.law_file import read_laws
-from olmix.outputs.mixture_file import PROPOSED, write_mixture
-from olmix.outputs.plan_file import read_plan
-from olmix.outputs.proposal import HEADING, propose
+from olmix.artifacts.law_file import read_laws
+from olmix.artifacts.mixture_file import PROPOSED, write_mixture
+from olmix.artifacts.plan_file import read_plan
+from olmix.artifacts.proposal import HEADING, propose
+from olmix.config.keys import params_for
+from olmix.terminal.exits import run
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """swarm: the mixtures to train, over the virtual domain and the affected ones."""
 
-from olmix.faces.entry import run
-from olmix.faces.keys import params_for
+from olmix.artifacts.external import write_ratios
+from olmix.artifacts.plan_file import read_plan
+from olmix.artifacts.swarm_file import SWARM, make_swarm, swarm_to_json
+from olmix.config.keys import params_for
 from olmix.files import write_json
-from olmix.outputs.external import write_ratios
-from olmix.outputs.plan_file import read_plan
-from olmix.outputs.swarm_file import SWARM, make_swarm, swarm_to_json
+from olmix.terminal.exits import run
 
 
 def main() -> None:

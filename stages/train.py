@@ -1,20 +1,20 @@
 """train: a proxy for every mixture of the swarm."""
 
+from olmix.artifacts.collapsed import COLLAPSED
+from olmix.artifacts.evaluations import training_jobs
+from olmix.artifacts.external import ELSEWHERE
+from olmix.artifacts.plan_file import PLAN, read_plan
+from olmix.artifacts.proxies import PROXIES, publish_runs, swarm_specs
+from olmix.artifacts.swarm_file import read_swarm
+from olmix.cli.current import require_limits
+from olmix.config.keys import params_for
+from olmix.config.runtime import load_runtime
 from olmix.data.tokensets import open_token_sets
-from olmix.faces.current import require_limits
-from olmix.faces.entry import run
-from olmix.faces.keys import params_for
-from olmix.faces.progress import SWARM, run_with_progress, warn
-from olmix.faces.runtime import load_runtime
 from olmix.files import output_folder
-from olmix.outputs.collapsed import COLLAPSED
-from olmix.outputs.evaluations import training_jobs
-from olmix.outputs.external import ELSEWHERE
-from olmix.outputs.plan_file import PLAN, read_plan
-from olmix.outputs.proxies import PROXIES, publish_runs, swarm_specs
-from olmix.outputs.swarm_file import read_swarm
 from olmix.pipeline import RunCache
 from olmix.runs.journal import Journal
+from olmix.terminal.exits import run
+from olmix.terminal.progress import SWARM, run_with_progress, warn
 
 
 def main() -> None:

@@ -1,16 +1,16 @@
 """validate: the proposal and its baselines, trained with fresh seeds and measured."""
 
-from olmix.faces.entry import run
-from olmix.faces.keys import params_for
-from olmix.faces.progress import require_all, run_with_progress, warn
-from olmix.faces.runtime import load_runtime
-from olmix.outputs.collapsed import token_sets
-from olmix.outputs.evaluations import require_weights, share_runs, spec_evaluation_jobs, training_jobs
-from olmix.outputs.mixture_file import PROPOSED, read_mixture
-from olmix.outputs.plan_file import read_plan
-from olmix.outputs.validation import EVALUATED, contenders, keep_runs, summarise, validation_specs, write_validation
+from olmix.artifacts.collapsed import token_sets
+from olmix.artifacts.evaluations import require_weights, share_runs, spec_evaluation_jobs, training_jobs
+from olmix.artifacts.mixture_file import PROPOSED, read_mixture
+from olmix.artifacts.plan_file import read_plan
+from olmix.artifacts.validation import EVALUATED, contenders, keep_runs, summarise, validation_specs, write_validation
+from olmix.config.keys import params_for
+from olmix.config.runtime import load_runtime
 from olmix.pipeline import NO_REMOTE, RunCache
 from olmix.runs.journal import Journal
+from olmix.terminal.exits import run
+from olmix.terminal.progress import require_all, run_with_progress, warn
 
 
 def main() -> None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from olmix.core.diagnostics import design_rank, scores
-from olmix.core.fitting import SwarmFit
-from olmix.core.law import Law
-from olmix.core.laws import LOG_LINEAR, law_kinds
-from olmix.core.observations import observe
-from olmix.core.repeats import merge_repeats
 from olmix.core.seeds import generator
+from olmix.fit.diagnostics import design_rank, scores
+from olmix.fit.fitting import SwarmFit
+from olmix.laws.base import Law
+from olmix.laws.observations import observe
+from olmix.laws.registry import LOG_LINEAR, law_kinds
+from olmix.laws.repeats import merge_repeats
 
 RUNS = 24
 

@@ -18,9 +18,9 @@ from unittest import mock
 
 import numpy as np
 
+from olmix.artifacts.mixture_file import MixtureFile, read_mixture
+from olmix.cli import main as cli
 from olmix.core.seeds import generator
-from olmix.faces import cli
-from olmix.outputs.mixture_file import MixtureFile, read_mixture
 
 DOMAINS = ("books", "code", "math", "web")
 TASKS = ("algebra", "python", "reading")
@@ -70,7 +70,7 @@ def olmix(folder: Path, *words: str) -> Ran:
 
 def succeeds(folder: Path, *words: str, plots: bool = False) -> Ran:
     """A command that must succeed; without the plots of a fit, which take half of its time, unless they are wanted."""
-    with contextlib.nullcontext() if plots else mock.patch("olmix.faces.plots.draw_fit", return_value=[]):
+    with contextlib.nullcontext() if plots else mock.patch("olmix.cli.plots.draw_fit", return_value=[]):
         ran = olmix(folder, *words)
     assert ran.code == 0, ran.err
     return ran
@@ -152,8 +152,8 @@ class Swarm:
         self.write_tables()
         before = self.files()
         with (
-            mock.patch("olmix.faces.fitting.fit_swarm", _fitted),
-            mock.patch("olmix.faces.sweeping.fit_swarm", _fitted),
+            mock.patch("olmix.cli.fit.fit_swarm", _fitted),
+            mock.patch("olmix.cli.sweep.fit_swarm", _fitted),
         ):
             ran = olmix(self.root, *(command or FIT), *words)
         assert (ran.code, ran.out) == (1, "")

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from olmix.artifacts.validation import LABELS, contenders
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.plan import EMPTY, Reuse, make_plan
-from olmix.outputs.validation import LABELS, contenders
 from tests.project import Project
 
 

@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from olmix.core import boosting
-from olmix.core.boosting import fit_boosted
-from olmix.core.law import ConvexLaw
-from olmix.core.observations import observe
 from olmix.errors import SwarmError
+from olmix.laws import boosting
+from olmix.laws.base import ConvexLaw
+from olmix.laws.boosting import fit_boosted
+from olmix.laws.observations import observe
 from tests.public_swarms import needs_swarms
 from tests.test_evidence import (
     require_masked_is_absent,

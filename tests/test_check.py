@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from olmix.cli.check import Checked, check
+from olmix.cli.scan import scan_entries
+from olmix.config.params import load_params
 from olmix.data import examine as examine_module
 from olmix.data import parallel
 from olmix.data.examine import Bound, copies, examine
@@ -17,9 +20,6 @@ from olmix.data.manifest import prepare
 from olmix.data.parallel import Readers
 from olmix.data.reading import Reading
 from olmix.data.shards import list_shards
-from olmix.faces.check import Checked, check
-from olmix.faces.config import load_params
-from olmix.faces.scanning import scan_entries
 from olmix.progress import silent
 from tests.project import Project, documents, write_shards, write_task
 from tests.token_arrays import write_megatron

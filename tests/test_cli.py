@@ -11,11 +11,11 @@ import click
 import pytest
 import yaml
 
+from olmix.cli.main import cli
+from olmix.cli.plan import from_project
 from olmix.core.digest import to_hex
 from olmix.core.seeds import named_key
 from olmix.data import sample
-from olmix.faces.cli import cli
-from olmix.faces.planning import from_project
 from tests.project import Project, documents, write_shards
 
 

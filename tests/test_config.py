@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from olmix.config.fields import check, parse_count
+from olmix.config.params import PARAMS, Params, load_params
 from olmix.errors import ConfigError
-from olmix.faces.checking import check, parse_count
-from olmix.faces.config import PARAMS, Params, load_params
 from olmix.files import inside, read_yaml
 
 REPOSITORY = Path(__file__).parent.parent

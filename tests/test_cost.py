@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from olmix.faces.cost import SPEED, Cost, cost_of, remember_speed
-from olmix.faces.runtime import Runtime
+from olmix.cli.cost import Cost, cost_of
+from olmix.config.runtime import Runtime
 from olmix.proxy.recipe import Recipe
 from olmix.runs.engine import Outcome
 from olmix.runs.record import RunSpec
+from olmix.runs.speed import SPEED, remember_speed
 from olmix.runs.training_job import TrainingJob
 from tests.project import Project, documents, write_shards
 
@@ -50,9 +51,9 @@ def test_speed_is_runtime_s_or_that_of_the_last_swarm_in_the_same_place(
     here = Runtime()
     assert cost_of(here, RECIPE, None).flops_per_second is None
     # Two of four were found, so that two have taken the time.
-    remember_speed(jobs, Outcome(done_keys=frozenset(job.key for job in jobs[:2])), 4.0, here)
+    remember_speed(jobs, Outcome(done_keys=frozenset(job.key for job in jobs[:2])), 4.0, here.place)
     assert cost_of(here, RECIPE, None) == Cost(RECIPE.flops, RECIPE.flops / 2, True, None)
-    remember_speed(jobs, Outcome(), 1.0, here)
+    remember_speed(jobs, Outcome(), 1.0, here.place)
     assert cost_of(here, RECIPE, None).flops_per_second == RECIPE.flops / 2
     assert cost_of(Runtime(engine="slurm"), RECIPE, None).flops_per_second is None
     stated = Runtime.model_validate({"flops_per_second": "250T"})
@@ -61,7 +62,7 @@ def test_speed_is_runtime_s_or_that_of_the_last_swarm_in_the_same_place(
     for damaged in ("[", "5", "[]", *(f'{{"{place}": {value}}}' for value in ("null", '"fast"', "-5.0", "0.0"))):
         SPEED.write_text(damaged)
         assert cost_of(here, RECIPE, None).flops_per_second is None
-    remember_speed(jobs[:1], Outcome(done_keys=frozenset([jobs[0].key])), 1.0, here)
+    remember_speed(jobs[:1], Outcome(done_keys=frozenset([jobs[0].key])), 1.0, here.place)
     assert cost_of(here, RECIPE, None).flops_per_second == RECIPE.flops
 
 

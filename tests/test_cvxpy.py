@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from olmix.core.diminishing import Diminishing
-from olmix.core.evidence import LinearEvidence
-from olmix.core.loglinear import LogLinear
 from olmix.core.seeds import generator
-from olmix.core.solver import solve
+from olmix.laws.diminishing import Diminishing
+from olmix.laws.evidence import LinearEvidence
+from olmix.laws.loglinear import LogLinear
+from olmix.solver.certified import solve
 
 cp = pytest.importorskip("cvxpy")
 pytest.importorskip("clarabel")

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from olmix.core.diagnostics import design_rank, folds_of, nearest, out_of_fold, scores
-from olmix.core.loglinear import loglinear
-from olmix.core.observations import observe
 from olmix.core.seeds import generator
 from olmix.errors import SwarmError
+from olmix.fit.diagnostics import design_rank, folds_of, nearest, out_of_fold, scores
+from olmix.laws.loglinear import loglinear
+from olmix.laws.observations import observe
 from tests.public_swarms import DROPPED, load, needs_swarms
 
 

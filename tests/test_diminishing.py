@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix.core import exponential as exponential_module
-from olmix.core.diagnostics import scores
-from olmix.core.diminishing import EXPONENT, Diminishing, diminishing, refit_diminishing
-from olmix.core.exponential import exponential
-from olmix.core.huber import huber
-from olmix.core.law import ConvexLaw
-from olmix.core.laws import LOG_LINEAR, law_kinds
-from olmix.core.loglinear import loglinear
-from olmix.core.observations import observe
 from olmix.core.seeds import generator
-from olmix.core.solver import solve
 from olmix.errors import SwarmError
+from olmix.fit.diagnostics import scores
+from olmix.laws import exponential as exponential_module
+from olmix.laws.base import ConvexLaw
+from olmix.laws.diminishing import EXPONENT, Diminishing, diminishing, refit_diminishing
+from olmix.laws.exponential import exponential
+from olmix.laws.huber import huber
+from olmix.laws.loglinear import loglinear
+from olmix.laws.observations import observe
+from olmix.laws.registry import LOG_LINEAR, law_kinds
+from olmix.solver.certified import solve
 from tests.public_swarms import load, needs_swarms
 
 

@@ -18,7 +18,6 @@ import pytest
 from olmix import files
 from olmix.data.tokensets import TokenSet
 from olmix.errors import DataError, OlmixError, TrainingError
-from olmix.faces.progress import ProgressDisplay
 from olmix.files import read_json, write_bytes, write_json
 from olmix.progress import Progress
 from olmix.proxy.recipe import Recipe
@@ -29,6 +28,7 @@ from olmix.runs.local import LocalEngine
 from olmix.runs.record import RunSpec
 from olmix.runs.sharing import Candidate, Entry
 from olmix.runs.training_job import TrainingJob
+from olmix.terminal.progress import ProgressDisplay
 from tests.project import ENVIRONMENT, Project
 
 
@@ -368,7 +368,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 1.0, 12.0, 13.0])
-    monkeypatch.setattr("olmix.faces.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("olmix.terminal.progress.time.monotonic", lambda: next(clock))
     with ProgressDisplay("train") as display:
         for tokens in (100, 1200, 1300):
             display(Progress(2, 1, 10, tokens, 2400))

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix.core import evidence
-from olmix.core.diagnostics import scores
-from olmix.core.evidence import fit_linear_evidence, fit_process_evidence, fit_root_evidence
-from olmix.core.law import ConvexLaw
-from olmix.core.observations import observe
 from olmix.core.seeds import generator
-from olmix.core.solver import solve
+from olmix.fit.diagnostics import scores
+from olmix.laws import evidence
+from olmix.laws.base import ConvexLaw
+from olmix.laws.evidence import fit_linear_evidence, fit_process_evidence, fit_root_evidence
+from olmix.laws.observations import observe
+from olmix.solver.certified import solve
 from tests.public_swarms import load, needs_swarms
 
 FITS = [fit_linear_evidence, fit_root_evidence, fit_process_evidence]

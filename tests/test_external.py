@@ -16,22 +16,22 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from olmix.artifacts.evaluations import read_results
+from olmix.artifacts.external import METRICS, RATIOS, read_metrics, run_ids, write_external_evaluations, write_ratios
+from olmix.artifacts.mixture_file import PROPOSED, MixtureFile
+from olmix.artifacts.swarm_file import Swarm, make_swarm
+from olmix.cli.mixture_view import mixture_text
+from olmix.cli.plan_view import PlanView
+from olmix.cli.revisions import Named
+from olmix.config.fields import check
+from olmix.config.params import PARAMS, Params
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import EMPTY, Reuse, make_plan
 from olmix.core.seeds import named_key
 from olmix.core.swarm import Sampling
 from olmix.errors import ConfigError, DataError, SwarmError
-from olmix.faces.checking import check
-from olmix.faces.config import PARAMS, Params
-from olmix.faces.mixture_view import mixture_text
-from olmix.faces.plan_view import PlanView
-from olmix.faces.revisions import Named
 from olmix.files import read_json
-from olmix.outputs.evaluations import read_results
-from olmix.outputs.external import METRICS, RATIOS, read_metrics, run_ids, write_external_evaluations, write_ratios
-from olmix.outputs.mixture_file import PROPOSED, MixtureFile
-from olmix.outputs.swarm_file import Swarm, make_swarm
 from tests.project import REPOSITORY, Project, documents, write_shards
 
 TOKENS = {"code": 200, "math": 100, "web": 400}

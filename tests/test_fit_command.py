@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 import yaml
 
-from olmix.core.laws import CHOOSABLE
+from olmix.artifacts.mixture_file import read_mixture
 from olmix.core.seeds import generator
-from olmix.outputs.mixture_file import read_mixture
+from olmix.laws.registry import CHOOSABLE
 from tests.project import ENVIRONMENT, REPOSITORY
 from tests.public_swarms import FOLDER, needs_swarms
 from tests.swarm_tables import (

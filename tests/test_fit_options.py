@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from olmix.core.laws import CHOOSABLE, law_kinds
+from olmix.laws.registry import CHOOSABLE, law_kinds
 from tests.swarm_tables import CAPS, DOMAINS, FIT, RUNS, SHARES, TABLES, TASK_KEYS, TOKENS, Swarm, another, olmix, text
 
 

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from olmix.core import fitting
-from olmix.core.bootstrap import bootstrap, resamples
-from olmix.core.diagnostics import design_rank, out_of_fold, scores
-from olmix.core.fitting import FitSettings, fit_swarm, require_runs
-from olmix.core.huber import huber
-from olmix.core.joining import Older
-from olmix.core.laws import AUTO, CHOOSABLE, LOG_LINEAR, law_kinds
-from olmix.core.observations import observe, stack
 from olmix.core.seeds import generator
-from olmix.core.selection import choose
 from olmix.errors import SwarmError
+from olmix.fit import fitting
+from olmix.fit.bootstrap import bootstrap, resamples
+from olmix.fit.diagnostics import design_rank, out_of_fold, scores
+from olmix.fit.fitting import FitSettings, fit_swarm, require_runs
+from olmix.fit.joining import Older
+from olmix.fit.selection import choose
+from olmix.laws.huber import huber
+from olmix.laws.observations import observe, stack
+from olmix.laws.registry import AUTO, CHOOSABLE, LOG_LINEAR, law_kinds
 from tests.test_selection import LINEAR, linear_swarm, names
 
 EVEN = np.full(2, 0.5)
@@ -111,7 +111,7 @@ def test_resamples_that_cannot_be_had_are_an_error(monkeypatch):
     x, y = swarm(12)
     weights = np.ones((12, 2))
     weights[1:, 1] = 0
-    monkeypatch.setattr("olmix.core.bootstrap.ATTEMPTS", 1)
+    monkeypatch.setattr("olmix.fit.bootstrap.ATTEMPTS", 1)
     with pytest.raises(SwarmError, match="a task counts in too few runs to resample them"):
         resamples(observe(x, y, weights), 50, 0)
 
@@ -319,7 +319,7 @@ def test_runs_are_counted_again_when_it_is_known_which_swarms_count(law, monkeyp
         def joined(kind, newest, older, *args, **kwargs):
             return tuple(Older(o, w, np.zeros(2), ((w, False, 0.5),)) for o, w in zip(older, weights, strict=True))
 
-        monkeypatch.setattr("olmix.core.fitting.join", joined)
+        monkeypatch.setattr("olmix.fit.fitting.join", joined)
         older = [observe(x[6 + 3 * k : 9 + 3 * k], y[6 + 3 * k : 9 + 3 * k]) for k in range(len(weights))]
         return fitted(x[:new], y[:new], FitSettings(law=law, replicates=0), older=older)
 
@@ -344,7 +344,7 @@ def test_runs_of_a_swarm_that_is_left_out_do_not_count():
 
 @pytest.mark.parametrize("maker", LAWS)
 def test_a_shifted_older_swarm_does_not_decide_which_law_is_chosen(maker, monkeypatch):
-    monkeypatch.setattr("olmix.core.joining.REPEATS", 1)
+    monkeypatch.setattr("olmix.fit.joining.REPEATS", 1)
     g = generator("shifted auto", maker[:3], 0)
     x = g.dirichlet(np.ones(4), size=60)
     features = x if maker == LOG_LINEAR else -(x**0.6)

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from olmix.core import joining as joining_module
-from olmix.core.diagnostics import scores
-from olmix.core.joining import FOLDS, REPEATS, WEIGHTS, join
-from olmix.core.laws import LOG_LINEAR, law_kinds
-from olmix.core.observations import observe, stack
 from olmix.core.seeds import generator
+from olmix.fit import joining as joining_module
+from olmix.fit.diagnostics import scores
+from olmix.fit.joining import FOLDS, REPEATS, WEIGHTS, join
+from olmix.laws.observations import observe, stack
+from olmix.laws.registry import LOG_LINEAR, law_kinds
 from tests.public_swarms import load, needs_swarms
 from tests.test_selection import LINEAR, fit_linear, names, recording, rows
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import orjson
 import pytest
 
+from olmix.artifacts.evaluations import EVALUATIONS, read_results
+from olmix.artifacts.proxies import PROXIES, read_runs
+from olmix.config.fields import check
+from olmix.config.keys import KEYS, VERSIONS, params_for, stage_keys, write_keys
+from olmix.config.params import PARAMS, Params
 from olmix.errors import DataError, PipelineError
-from olmix.faces.checking import check
-from olmix.faces.config import PARAMS, Params
-from olmix.faces.keys import KEYS, VERSIONS, params_for, stage_keys, write_keys
 from olmix.files import read_yaml, write_json
-from olmix.outputs.evaluations import EVALUATIONS, read_results
-from olmix.outputs.proxies import PROXIES, read_runs
 from olmix.proxy.recipe import RECIPE_VERSION
 from tests.project import ENVIRONMENT, REPOSITORY, Project, documents, write_task
 

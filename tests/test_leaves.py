@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
+from olmix.config.params import COSMETIC
 from olmix.core.seeds import generator
-from olmix.faces.config import COSMETIC
 from olmix.files import read_yaml
 from tests.project import Project, documents, write_task
 

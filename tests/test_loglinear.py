@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix.core import huber as huber_module
-from olmix.core.bootstrap import bootstrap
-from olmix.core.huber import huber
-from olmix.core.laws import LOG_LINEAR, law_kinds
-from olmix.core.loglinear import (
+from olmix.core.seeds import generator
+from olmix.errors import SwarmError
+from olmix.fit.bootstrap import bootstrap
+from olmix.laws import huber as huber_module
+from olmix.laws.huber import huber
+from olmix.laws.loglinear import (
     LogLinear,
     fit_loglinear,
     never_sampled,
 )
-from olmix.core.observations import observe
-from olmix.core.seeds import generator
-from olmix.errors import SwarmError
+from olmix.laws.observations import observe
+from olmix.laws.registry import LOG_LINEAR, law_kinds
 from tests.public_swarms import REFERENCE_LOSSES, load, needs_swarms
 
 

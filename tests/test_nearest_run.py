@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix.core.law import ConvexLaw
-from olmix.core.nearest_run import fit_nearest
-from olmix.core.observations import observe
+from olmix.laws.base import ConvexLaw
+from olmix.laws.nearest_run import fit_nearest
+from olmix.laws.observations import observe
 from tests.public_swarms import needs_swarms
 from tests.test_evidence import (
     require_masked_is_absent,

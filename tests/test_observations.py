@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix.core.laws import LOG_LINEAR, law_kinds
-from olmix.core.observations import observe, stack
-from olmix.core.proposing import best_mixture
 from olmix.core.seeds import generator
 from olmix.errors import SwarmError
+from olmix.fit.proposing import best_mixture
+from olmix.laws.observations import observe, stack
+from olmix.laws.registry import LOG_LINEAR, law_kinds
 
 LAWS = (LOG_LINEAR, "diminishing")
 RUNS, DOMAINS, TASKS = 24, 4, 2

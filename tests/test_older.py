@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from olmix.cli.fit import read_inputs
+from olmix.config.fit_options import FitOptions
 from olmix.core.seeds import generator
 from olmix.errors import DataError
-from olmix.faces.fit_options import FitOptions
-from olmix.faces.fitting import read_inputs
-from olmix.results.older import align, bpb_of, masked, renamed
-from olmix.results.swarm_results import SwarmTable
+from olmix.tables.older import align, bpb_of, masked, renamed
+from olmix.tables.swarm_results import SwarmTable
 
 NAMES = ("code", "web", "math", "wiki", "law")
 

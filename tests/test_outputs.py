@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from olmix.artifacts.evaluations import SwarmResults
+from olmix.artifacts.law_file import fit_laws, laws_from_json, laws_to_json
+from olmix.artifacts.validation import contenders, summarise, validation_size, validation_specs
 from olmix.core.dataset import Dataset, Domain
-from olmix.core.fitting import FitSettings
-from olmix.core.laws import law_kinds
 from olmix.core.order import plan_order
 from olmix.core.plan import EMPTY, Reuse, make_plan
 from olmix.data.tokensets import draw_virtual, identity_of, open_token_sets, read_tokens, rows_of, write_tokens
 from olmix.errors import DataError, SwarmError
 from olmix.files import canonical_json
-from olmix.outputs.evaluations import SwarmResults
-from olmix.outputs.law_file import fit_laws, laws_from_json, laws_to_json
-from olmix.outputs.validation import contenders, summarise, validation_size, validation_specs
+from olmix.fit.fitting import FitSettings
+from olmix.laws.registry import law_kinds
 from olmix.proxy.recipe import Recipe
 from olmix.runs.record import RunSpec, spec_for
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from olmix.artifacts.plan_file import plan_from_json, plan_to_json
+from olmix.cli.plan_view import PlanView
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.digest import total
 from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import EMPTY, Accepted, Plan, Reuse, make_plan, swarm_size
 from olmix.core.seeds import named_key
 from olmix.errors import ConfigError, MixtureError
-from olmix.faces.plan_view import PlanView
 from olmix.files import canonical_json
-from olmix.outputs.plan_file import plan_from_json, plan_to_json
 from tests.public_swarms import swarms_folder
 
 GOLDEN = Path(__file__).parent / "golden"

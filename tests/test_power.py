@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from olmix.core import power
-from olmix.core.observations import observe
-from olmix.core.power import AutoScale, BiMix, fit_autoscale, fit_bimix
 from olmix.core.seeds import generator
+from olmix.laws import power
+from olmix.laws.observations import observe
+from olmix.laws.power import AutoScale, BiMix, fit_autoscale, fit_bimix
 from tests.public_swarms import needs_swarms
 from tests.test_evidence import (
     require_convex_objective,

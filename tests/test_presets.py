@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from olmix.errors import DataError
-from olmix.results.presets import preset, preset_names, preset_tasks, read_preset
-from olmix.results.swarm_results import SwarmTable, join
-from olmix.results.table import read_result_table
+from olmix.tables.presets import preset, preset_names, preset_tasks, read_preset
+from olmix.tables.swarm_results import SwarmTable, join
+from olmix.tables.table import read_result_table
 from tests.public_swarms import DROPPED, FOLDER, MMLU, needs_swarms
 
 OLMES = preset("olmes-52")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from olmix.errors import DataError
-from olmix.results.priors import Priors, aligned, read_priors
+from olmix.tables.priors import Priors, aligned, read_priors
 from tests.public_swarms import FOLDER, load, needs_swarms, priors
 
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix.core.diagnostics import folds_of, out_of_fold
-from olmix.core.laws import LOG_LINEAR, law_kinds
-from olmix.core.loglinear import loglinear
-from olmix.core.observations import observe
-from olmix.core.repeats import merge_repeats
 from olmix.core.seeds import generator
+from olmix.fit.diagnostics import folds_of, out_of_fold
+from olmix.laws.loglinear import loglinear
+from olmix.laws.observations import observe
+from olmix.laws.registry import LOG_LINEAR, law_kinds
+from olmix.laws.repeats import merge_repeats
 
 
 def repeated(counts, noise: float, tasks: int = 2, seed: int = 0):

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from olmix.artifacts.collapsed import COLLAPSED, coarse_domains, token_sets, write_collapsed
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.plan import EMPTY, Plan, Reuse, make_plan
 from olmix.core.repetition import Scale
 from olmix.data.manifest import TOKENS
 from olmix.data.tokensets import draw_rows, draw_virtual, open_token_sets, read_tokens, rows_of, write_tokens
-from olmix.outputs.collapsed import COLLAPSED, coarse_domains, token_sets, write_collapsed
 from olmix.proxy.recipe import Recipe
 from olmix.runs.record import published, spec_for
 from tests.project import Project

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix.errors import DataError
-from olmix.results.table import ResultTable, first_few, natural, read_ids, read_result_table
+from olmix.tables.table import ResultTable, first_few, natural, read_ids, read_result_table
 from tests.public_swarms import FOLDER, load, needs_swarms
 
 PLAIN = "run,name,index,a,b\nr1,x,0,0.25,0.75\nr2,x,1,1,0\nr3,x,2,0,1\n"
@@ -242,7 +242,7 @@ def test_ids_of_a_file(tmp_path: Path) -> None:
 
 
 def test_importing_the_reader_does_not_import_polars() -> None:
-    check = "import olmix.results.table, sys; print('polars' in sys.modules)"
+    check = "import olmix.tables.table, sys; print('polars' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from olmix.config import runtime as runtime_module
+from olmix.config.runtime import RUNTIME, Runtime, load_runtime
 from olmix.cores import cores
 from olmix.errors import ConfigError
-from olmix.faces import runtime as runtime_module
-from olmix.faces.runtime import RUNTIME, Runtime, load_runtime
 from olmix.runs.journal import Journal
 from olmix.runs.local import LocalEngine
 from olmix.runs.ray_cluster import RayEngine

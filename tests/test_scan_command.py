@@ -114,7 +114,7 @@ def slowly(*arguments):
     time.sleep(0.2)
 
 memory.Memory.finish = slowly
-from olmix.faces.cli import main
+from olmix.cli.main import main
 main()
 """
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix.core.loglinear import LogLinear
-from olmix.core.projection import kl_projection, least_vertex
-from olmix.core.search import Found, search, transferred, within
 from olmix.core.seeds import generator
-from olmix.core.solver import solve
 from olmix.errors import InfeasibleError, SolverError, SwarmError
+from olmix.laws.loglinear import LogLinear
+from olmix.solver.certified import solve
+from olmix.solver.projection import kl_projection, least_vertex
+from olmix.solver.search import Found, search, transferred, within
 
 # BPB; the largest of 400 random problems of `convex` was 1.2e-10.
 GAP = 1e-8

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from olmix.core.diagnostics import folds_of, scores
-from olmix.core.law import LawKind
-from olmix.core.laws import LOG_LINEAR, law_kinds
-from olmix.core.observations import Observations, observe
 from olmix.core.seeds import generator
-from olmix.core.selection import Curve, assess, choose, combined, curve_sizes, learning_curve
 from olmix.errors import SwarmError
+from olmix.fit.diagnostics import folds_of, scores
+from olmix.fit.selection import Curve, assess, choose, combined, curve_sizes, learning_curve
+from olmix.laws.base import LawKind
+from olmix.laws.observations import Observations, observe
+from olmix.laws.registry import LOG_LINEAR, law_kinds
 
 EVEN = np.full(2, 0.5)
 

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from olmix.core.fitting import FitSettings, fit_swarm
-from olmix.core.laws import LOG_LINEAR
-from olmix.core.loglinear import LogLinear, fit_loglinear
-from olmix.core.objective import Curvature
-from olmix.core.observations import Observations
-from olmix.core.projection import kl_projection, least_vertex
 from olmix.core.seeds import generator
-from olmix.core.solver import solve
 from olmix.errors import InfeasibleError, SolverError, SwarmError
+from olmix.fit.fitting import FitSettings, fit_swarm
+from olmix.laws.loglinear import LogLinear, fit_loglinear
+from olmix.laws.observations import Observations
+from olmix.laws.registry import LOG_LINEAR
+from olmix.solver.certified import solve
+from olmix.solver.objective import Curvature
+from olmix.solver.projection import kl_projection, least_vertex
 from tests.public_swarms import DROPPED, FOLDER, load, needs_swarms, priors
 
 

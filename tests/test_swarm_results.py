@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix.errors import DataError
-from olmix.results.swarm_results import SwarmTable, join, only, subset
-from olmix.results.table import ResultTable, read_result_table
-from olmix.results.tasks import SetAside, tasks_of
+from olmix.tables.swarm_results import SwarmTable, join, only, subset
+from olmix.tables.table import ResultTable, read_result_table
+from olmix.tables.tasks import SetAside, tasks_of
 
 
 def table(path: str, rows: dict[str, list[float]], columns: str, id_column: str = "run") -> ResultTable:

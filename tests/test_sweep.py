@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix.core import sweep as sweep_module
-from olmix.core.loglinear import LogLinear
-from olmix.core.nearest_run import NearestRun
-from olmix.core.proposing import Best
 from olmix.core.seeds import generator
-from olmix.core.sweep import SAME_CHOICE, groups, sweep
-from olmix.core.trust import Problem
+from olmix.fit import sweep as sweep_module
+from olmix.fit.proposing import Best
+from olmix.fit.sweep import SAME_CHOICE, groups, sweep
+from olmix.fit.trust import Problem
+from olmix.laws.loglinear import LogLinear
+from olmix.laws.nearest_run import NearestRun
 
 TOKENS = np.array([4e9, 1e9, 5e8, 2e9])
 NATURAL = TOKENS / TOKENS.sum()

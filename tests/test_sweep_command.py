@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import yaml
 
+from olmix.artifacts.law_file import fit_laws, write_fit
+from olmix.artifacts.mixture_file import MixtureFile
+from olmix.artifacts.plan_file import PLAN, plan_to_json
+from olmix.artifacts.proposal import Target, propose
 from olmix.core.dataset import Dataset, Domain
-from olmix.core.fitting import FitSettings
 from olmix.core.plan import EMPTY, Reuse, make_plan
 from olmix.core.seeds import generator, named_key
-from olmix.core.sweep import SAME_CHOICE
 from olmix.files import write_json
-from olmix.outputs.law_file import fit_laws, write_fit
-from olmix.outputs.mixture_file import MixtureFile
-from olmix.outputs.plan_file import PLAN, plan_to_json
-from olmix.outputs.proposal import Target, propose
+from olmix.fit.fitting import FitSettings
+from olmix.fit.sweep import SAME_CHOICE
 from tests.project import ENVIRONMENT, REPOSITORY
 from tests.public_swarms import FOLDER, needs_swarms
 from tests.swarm_tables import DOMAINS, SWEEP, TABLES, TOKENS, Swarm, olmix, succeeds, text

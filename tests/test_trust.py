@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix.core.diagnostics import scores
-from olmix.core.fitting import FitSettings, fit_swarm
-from olmix.core.laws import LOG_LINEAR, law_kinds
-from olmix.core.loglinear import LogLinear
-from olmix.core.nearest_run import NearestRun
-from olmix.core.observations import observe, stack
-from olmix.core.proposing import best_mixture
 from olmix.core.seeds import generator
-from olmix.core.solver import solve
-from olmix.core.trust import Problem, examine
 from olmix.errors import InfeasibleError
+from olmix.fit.diagnostics import scores
+from olmix.fit.fitting import FitSettings, fit_swarm
+from olmix.fit.proposing import best_mixture
+from olmix.fit.trust import Problem, examine
+from olmix.laws.loglinear import LogLinear
+from olmix.laws.nearest_run import NearestRun
+from olmix.laws.observations import observe, stack
+from olmix.laws.registry import LOG_LINEAR, law_kinds
+from olmix.solver.certified import solve
 from tests.swarm_fits import swarm_fit
 
 EVEN = np.full(3, 1 / 3)

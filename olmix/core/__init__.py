@@ -1,1 +1,1 @@
-"""Floor 1: plain values and pure mathematics. Arrays in, arrays out; no files, no processes, no printing."""
+"""What a build decides: plain values and arithmetic. No files, no processes, no printing."""

@@ -1,1 +1,1 @@
-"""Floor 2: domains on disk: shards, tokenisers, manifests, token samples and token sets."""
+"""Domains on disk: shards, tokenisers, manifests, token samples and token sets."""

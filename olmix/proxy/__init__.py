@@ -1,1 +1,1 @@
-"""Floor 2: the proxy: its recipe, model, data order, training and evaluation."""
+"""The proxy: its recipe, model, training and evaluation."""

@@ -1,1 +1,1 @@
-"""Floor 2: runs: their keys and records, the journal, and the engine that trains them."""
+"""Runs: their keys and records, the journal, and the engines that train them."""

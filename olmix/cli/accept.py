@@ -1,0 +1,106 @@
+"""`olmix accept`: the proposal, or a baseline that was measured better, becomes the accepted mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from olmix.artifacts.mixture_file import ACCEPTED, PROPOSED, MixtureFile, read_mixture, write_mixture
+from olmix.artifacts.plan_file import read_plan
+from olmix.artifacts.proposal import mixture_file
+from olmix.artifacts.validation import LABELS, PROPOSAL, VALIDATION, contenders, gain_of
+from olmix.config.keys import stale
+from olmix.config.params import Params, load_params
+from olmix.core.mixture import kl_divergence
+from olmix.core.quantise import quantise_within
+from olmix.errors import PipelineError
+from olmix.files import read_json
+
+HEADING = "The accepted mixture: what the next change of the data is planned from. Written by `olmix accept`."
+
+
+def accept(name: str, anyway: bool) -> str:
+    """Write a mixture of the validation, the proposal or a baseline by `name`, to `mixtures/accepted.yaml`, with the
+    base that it was planned from; returns what to say.
+
+    Raises PipelineError when there is no such mixture, the pipeline is not up to date, or, unless `anyway`, the mixture
+    was not measured, or another one was measured better by more than the error.
+    """
+    if not PROPOSED.exists():
+        raise PipelineError(f"{PROPOSED}: no proposal yet; run dvc repro first")
+    params, proposed, accepted = load_params(), read_mixture(PROPOSED), read_mixture(ACCEPTED)
+    reuse, pipeline = params.reuse_settings(), stale(params)
+    if pipeline.advice:
+        raise PipelineError(pipeline.advice)
+    chosen = proposed if name == PROPOSAL else _baseline(name, proposed, params)
+    validation = read_json(VALIDATION) if VALIDATION.exists() else {}
+    measured = _measured(name, validation)
+    holds = (accepted.dataset, accepted.mixture, accepted.reuse, accepted.sections.get("measured"))
+    # Accepting makes `plan` stale, which changes nothing.
+    if holds == (chosen.dataset, chosen.mixture, reuse, measured) and set(pipeline.stages) <= {"plan"}:
+        return f"{ACCEPTED} already holds {LABELS[name]}."
+    if pipeline.stages:
+        changed = ", ".join(pipeline.stages)
+        raise PipelineError(f"the pipeline is not up to date ({changed} changed); run dvc repro first")
+    if not anyway:
+        _require_best(name, validation)
+    sections = {**chosen.sections, **({"measured": measured} if measured else {})}
+    write_mixture(ACCEPTED, replace(chosen, base=read_plan().base, reuse=reuse, sections=sections), HEADING)
+    return f"{ACCEPTED} now holds {LABELS[name]}; commit it. The next dvc repro re-runs plan, and nothing else."
+
+
+def _baseline(name: str, proposed: MixtureFile, params: Params) -> MixtureFile:
+    """The file of a baseline; raises PipelineError when there is none of this name."""
+    plan, target = read_plan(), params.target_settings()
+    caps, names = params.caps(plan.dataset), plan.dataset.names
+    mixture = contenders(plan, proposed.mixture.weights, caps).get(name)
+    if mixture is None:
+        raise PipelineError(f"{ACCEPTED}: holds no mixture that could be carried over to this dataset")
+    rounded = quantise_within([mixture[domain] for domain in names], [caps[domain] for domain in names])
+    weights = dict(zip(names, rounded.tolist(), strict=True))
+    sections = {
+        "certificate": {"kl_to_natural": round(kl_divergence(weights, plan.dataset.natural), 6)},
+        **{section: proposed.sections[section] for section in ("target", "plan")},
+    }
+    return mixture_file(plan.dataset, weights, caps, target, sections)
+
+
+def _require_best(name: str, validation: Mapping[str, Any]) -> None:
+    """Raise PipelineError when the mixture was not measured, or another one was measured better by more than the
+    standard error of their difference."""
+    if name not in validation:
+        raise PipelineError(
+            f"{LABELS[name]} was not measured (validate.seeds is 0, or proxies are trained elsewhere); "
+            "--anyway takes it all the same"
+        )
+    ahead = {}
+    for other in validation:
+        gain = gain_of(validation, other, name)
+        if gain["bpb"] > (gain["standard_error"] or 0.0):
+            ahead[other] = gain
+    if ahead:
+        best = max(ahead, key=lambda other: float(ahead[other]["bpb"]))
+        error = ahead[best]["standard_error"]
+        by = f"{ahead[best]['bpb']:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+        option = "" if best == PROPOSAL else f" --{best}"
+        raise PipelineError(
+            f"{LABELS[name]} was measured {by} bits per byte worse than {LABELS[best]}: `olmix accept{option}` takes "
+            f"that one, --anyway takes this one all the same"
+        )
+
+
+def _measured(name: str, validation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The measured BPB of a mixture and its gains over the others, for whoever reads the accepted file later; None when
+    it was not measured."""
+    if name not in validation:
+        return None
+    of = validation[name]
+    measured: dict[str, Any] = {"bpb": of["mean_bpb"], "standard_error": of["standard_error"]}
+    for other in validation:
+        if other != name:
+            gain = gain_of(validation, name, other)
+            measured[f"gain_over_{other}"] = gain["bpb"]
+            measured[f"gain_over_{other}_standard_error"] = gain["standard_error"]
+    rounded = {key: round(value, 6) for key, value in measured.items() if value is not None}
+    return {**rounded, "seeds": len(of["seeds"])}

@@ -1,0 +1,122 @@
+"""What a plan costs: floating-point operations, hours at a known speed, and the runs that are at hand already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from olmix.artifacts.collapsed import token_sets
+from olmix.artifacts.evaluations import training_jobs
+from olmix.artifacts.proxies import swarm_specs
+from olmix.artifacts.swarm_file import make_swarm
+from olmix.config.params import Params
+from olmix.config.runtime import Runtime
+from olmix.core.plan import Plan
+from olmix.core.virtual import VIRTUAL
+from olmix.data.manifest import TOKENS, sample_path
+from olmix.data.tokenizer import Tokens
+from olmix.data.tokensets import TokenSet, draw_rows, draw_virtual, identity_of, row_count
+from olmix.pipeline import RunCache
+from olmix.proxy.recipe import Recipe
+from olmix.runs.journal import Journal
+from olmix.runs.speed import speeds
+
+# Token sets of more bytes than this are not read only to say which runs are at hand.
+READ_AT_MOST = 4 << 30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Training FLOPs of one run, attention and head included; FLOP/s of all workers together and whose speed that is
+    (None where nobody knows); and runs of the swarm that the journal or the local cache holds (None when that would
+    take reading too much, or the tokens are not there)."""
+
+    flops: int
+    flops_per_second: float | None = None
+    measured: bool = False
+    at_hand: int | None = None
+
+    def hours(self, runs: int) -> float | None:
+        """Hours that `runs` runs take."""
+        return runs * self.flops / self.flops_per_second / 3600 if self.flops_per_second else None
+
+    def to_json(self, runs: int, runs_without_reuse: int, validation_runs: int) -> dict[str, Any]:
+        """FLOPs and hours of the swarm, of one without reuse, and of the validation."""
+        counts = {"swarm": runs, "without_reuse": runs_without_reuse, "validation": validation_runs}
+        return {
+            "flops_per_run": self.flops,
+            "flops": {name: count * self.flops for name, count in counts.items()},
+            "flops_per_second": self.flops_per_second,
+            "hours": {name: self.hours(count) for name, count in counts.items()},
+            "runs_at_hand": self.at_hand,
+        }
+
+    def to_text(self, runs: int, runs_without_reuse: int, validation_runs: int) -> str:
+        """One line for a terminal."""
+        left = runs - (self.at_hand or 0)
+        flops = (
+            f"Compute: {_flops(left * self.flops)} to train the swarm ({_flops(runs_without_reuse * self.flops)} "
+            f"without reuse), up to {_flops(validation_runs * self.flops)} to validate"
+        )
+        if not self.flops_per_second:
+            return flops
+        hours = " + ".join(_duration(self.hours(count) or 0.0) for count in (left, validation_runs))
+        without = _duration(self.hours(runs_without_reuse) or 0.0)
+        whose = "the last swarm's speed" if self.measured else "runtime.yaml's speed"
+        return f"{flops}\nTime: {hours} (swarm without reuse {without}), at {_flops(self.flops_per_second)}/s, {whose}"
+
+
+def _flops(count: float) -> str:
+    for unit in ("", "k", "M", "G", "T", "P", "E", "Z"):
+        if count < 1000 or unit == "Z":
+            return f"{count:.3g} {unit}FLOP"
+        count /= 1000
+    raise AssertionError
+
+
+def _duration(hours: float) -> str:
+    seconds = hours * 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{hours:.1f} h"
+
+
+def cost_of(runtime: Runtime, recipe: Recipe, at_hand: int | None) -> Cost:
+    """The cost of a plan's runs at the speed that runtime.yaml gives, or the last swarm showed."""
+    if runtime.flops_per_second is not None:
+        return Cost(recipe.flops, float(runtime.flops_per_second), False, at_hand)
+    speed = speeds().get(runtime.place)
+    return Cost(recipe.flops, speed, speed is not None, at_hand)
+
+
+def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[str, Tokens]) -> int | None:
+    """How many runs of the plan's swarm the journal or the local run-cache holds.
+
+    `samples` are the token samples of domains whose `build/tokens/` is not what it will be. None when a member of the
+    virtual domain is among them or a sample is missing.
+    """
+    journal, scale = Journal(), params.scale(recipe)
+    needed = [*plan.affected, *plan.space.members]
+    files = [sample_path(TOKENS, name) for name in needed if name not in samples]
+    if set(samples) & set(plan.space.members) or not all(path.exists() for path in files):
+        return None
+    if sum(path.stat().st_size for path in files) > READ_AT_MOST:
+        return None
+    sets = token_sets(plan, recipe.sequence_length, scale, [n for n in needed if n not in samples])
+    length = recipe.sequence_length
+    for name, tokens in samples.items():
+        rows = scale.rows(plan.dataset.domains[name].tokens) if scale else row_count(tokens, length)
+        part = draw_rows(tokens, identity_of(tokens), rows, length)
+        sets[name] = TokenSet(name, TOKENS / f"{name}.npy", identity_of(part), row_count(part, length))
+    if plan.space.members:
+        drawn = draw_virtual(plan.space.members, sets, recipe.sequence_length, recipe.sequences)
+        sets[VIRTUAL] = TokenSet(VIRTUAL, TOKENS, identity_of(drawn), len(drawn), in_order=True)
+    swarm = make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
+    specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
+    paths, tokenizer = params.task_paths(), params.load_tokenizer()
+    jobs = {job.key: job for job in training_jobs(specs, params.proxy.keep_weights, paths, tokenizer, journal)}
+    missing = {key: job for key, job in jobs.items() if job.find(journal) is None}
+    held = RunCache(lambda _: None).held([entry for job in missing.values() for entry in job.sought])
+    gone = {key for key, job in missing.items() if not held.issuperset(job.sought)}
+    return sum(spec.key not in gone for spec in specs)

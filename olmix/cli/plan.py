@@ -1,0 +1,95 @@
+"""`olmix plan`: from the project, or from files alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from olmix.artifacts.mixture_file import ACCEPTED, read_mixture
+from olmix.artifacts.plan_file import PLAN, dataset_from_json, read_plan
+from olmix.artifacts.validation import validation_size
+from olmix.cli.cost import cost_of, runs_at_hand
+from olmix.cli.current import current_manifests, preflight
+from olmix.cli.plan_view import PlanView
+from olmix.config.fields import parse_count
+from olmix.config.keys import stale
+from olmix.config.params import PARAMS, Params, load_params
+from olmix.config.runtime import load_runtime
+from olmix.core.limits import domain_caps
+from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
+from olmix.data.manifest import dataset_of
+from olmix.errors import ConfigError
+from olmix.files import read_json
+
+# What params.yaml decides in a project; without one, a plan from files takes the recipe's.
+RUNS_PER_DOMAIN, REPETITION = 3, 4.0
+
+
+def from_project(accepted: Path | None) -> PlanView:
+    """The plan of the project in the current folder, as its data is now."""
+    params = load_params()
+    manifests, samples = current_manifests(params)
+    dataset = dataset_of(manifests)
+    start = read_mixture(accepted or ACCEPTED).accepted
+    reuse = params.reuse_settings()
+    plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
+    preflight(params, plan)
+    pipeline = stale(params)
+    cost = None
+    if not params.proxy.external:
+        recipe = params.recipe(params.load_tokenizer().vocabulary)
+        cost = cost_of(load_runtime(), recipe, runs_at_hand(params, plan, recipe, samples) if plan.affected else 0)
+    return PlanView(
+        plan=plan,
+        start=accepted or ACCEPTED,
+        caps=params.caps(dataset),
+        runs=swarm_size(plan.dimensions, params.swarm.runs_per_domain) * params.swarm.repeats,
+        runs_without_reuse=swarm_size(len(dataset.names), params.swarm.runs_per_domain) * params.swarm.repeats,
+        validation_runs=validation_size(plan, params.validation_seeds()),
+        stale=pipeline.stages,
+        unseen=pipeline.unseen,
+        advice=pipeline.advice,
+        accepted=start.stands_for(dataset, reuse),
+        same_plan=PLAN.exists() and read_plan() == plan,
+        external=params.proxy.external,
+        cost=cost,
+        token_errors={name: m["tokens_error"] for name, m in manifests.items() if "tokens_error" in m},
+    )
+
+
+def from_files(
+    dataset_file: Path,
+    accepted: Path | None,
+    runs_per_domain: int | None,
+    recompute: tuple[str, ...],
+    no_reuse: bool,
+    target_tokens: str | None,
+    repetition: float | None,
+) -> PlanView:
+    """A plan for a dataset version that is only described; what no option says, params.yaml says if there is one."""
+    params: Params | None = load_params() if PARAMS.exists() else None
+    dataset = dataset_from_json(read_json(dataset_file), str(dataset_file))
+    known = accepted or (ACCEPTED if ACCEPTED.exists() else None)
+    start = read_mixture(known).accepted if known else Accepted(EMPTY)
+    reuse = Reuse("none" if no_reuse else "full", recompute)
+    plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
+    c = (runs_per_domain or (params.swarm.runs_per_domain if params else RUNS_PER_DOMAIN)) * (
+        params.swarm.repeats if params else 1
+    )
+    tokens = parse_count(target_tokens) if target_tokens is not None else (params.target.tokens if params else None)
+    limit = (params.target.repetition if params else REPETITION) if repetition is None else repetition
+    if not 0 < limit < math.inf:
+        raise ConfigError(f"--repetition {limit}: give a number above 0")
+    if tokens is not None and tokens <= 0:
+        raise ConfigError(f"--target-tokens {target_tokens}: give a number above 0")
+    return PlanView(
+        plan=plan,
+        start=known,
+        caps=domain_caps(dataset, tokens, limit) if tokens else None,
+        runs=swarm_size(plan.dimensions, c),
+        runs_without_reuse=swarm_size(len(dataset.names), c),
+        validation_runs=validation_size(plan, params.validation_seeds()) if params else 0,
+        accepted=start.stands_for(dataset, reuse),
+        same_plan=True,
+        external=params is not None and params.proxy.external,
+    )

@@ -1,0 +1,69 @@
+"""Mixture files in the working tree and in git's history, and what was measured of them there."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from olmix.artifacts.mixture_file import PROPOSED, MixtureFile, parse_mixture, read_mixture
+from olmix.artifacts.validation import VALIDATION, read_validation, validation_of
+from olmix.errors import MixtureError
+from olmix.files import parse_yaml
+from olmix.pipeline import output_at
+
+
+@dataclass(frozen=True)
+class Named:
+    """A mixture that somebody named: its file, the place of that, and the git revision it is of, None for the working
+    tree.
+    """
+
+    file: MixtureFile
+    place: str
+    revision: str | None
+
+    @property
+    def is_proposal(self) -> bool:
+        """Whether this is the project's own proposal, which dvc repro measures."""
+        return self.revision is None and Path(self.place).resolve() == PROPOSED.resolve()
+
+    def validation(self) -> dict[str, Any] | None:
+        """The validation of this very mixture, the working tree's or its own revision's; None where neither is.
+
+        It is empty for the proposal of a project that validates nothing.
+        """
+        weights = self.file.mixture.weights
+        found = read_validation(weights)
+        if found or (found is not None and self.is_proposal):
+            return found
+        then = output_at(VALIDATION, self.revision) if self.revision is not None else None
+        return validation_of(then, weights) if then else None
+
+
+def mixture_at(name: str) -> Named:
+    """The mixture that `name` stands for: a file, `REVISION:FILE`, or a git revision (its proposed mixture).
+
+    Raises MixtureError when there is no such thing.
+    """
+    with contextlib.suppress(OSError):  # a name too long for a file
+        if Path(name).is_file():
+            return Named(read_mixture(Path(name)), name, None)
+    revision, _, path = name.partition(":")
+    path = path or str(PROPOSED)
+    # "./" is git's way to say: from here, not from the repository's root.
+    where = f"{revision}:./{path}"
+    if not revision or revision.startswith("-"):
+        raise MixtureError(f"{name}: neither a mixture file nor a git revision")
+    try:
+        shown = subprocess.run(["git", "show", where], capture_output=True, check=False)  # noqa: S603, S607
+    except (OSError, ValueError) as error:
+        raise MixtureError(f"{name[:80]}: no such file, and git cannot be asked: {error}") from None
+    if shown.returncode:
+        reason = shown.stderr.decode(errors="replace").strip().splitlines()
+        raise MixtureError(
+            f"{name}: neither a mixture file nor a git revision ({reason[-1] if reason else 'git failed'})"
+        )
+    return Named(parse_mixture(parse_yaml(shown.stdout, where), where), f"{revision}:{path}", revision)

@@ -1,0 +1,104 @@
+"""`olmix scan`: corpora that lie elsewhere are read once, in parallel, and described in their domains' folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from olmix.config.params import load_params
+from olmix.core.digest import to_hex
+from olmix.data.corpus import MANIFEST, is_corpus
+from olmix.data.corpus_scan import CorpusScan, scan_corpus
+from olmix.data.manifest import MEMORIES
+from olmix.data.parallel import Readers, together
+from olmix.data.sample import bytes_to_keep
+from olmix.data.source import DomainSource
+from olmix.errors import ConfigError
+from olmix.progress import Report
+from olmix.terminal.progress import ProgressDisplay
+from olmix.terminal.table import table
+
+
+def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: int | None) -> dict[str, CorpusScan]:
+    """Scan the entries `names`, or all that lie elsewhere; raises ConfigError when there are none."""
+    params = load_params()
+    tokenizer = params.load_tokenizer()
+    budget = bytes_to_keep(params.sample_tokens(tokenizer.vocabulary))
+    if root is not None and len(names) != 1:
+        raise ConfigError(f"--root {root}: name the one domain whose shards lie there")
+    entries = {name: params.entry(name, tokenizer) for name in names or params.entries}
+    if not names:
+        entries = {name: entry for name, entry in entries.items() if is_corpus(entry.folder)}
+        if not entries:
+            raise ConfigError(f"no domain's folder holds a {MANIFEST}; name a domain and its --root")
+    for name, entry in entries.items():
+        if root is None and not is_corpus(entry.folder):
+            raise ConfigError(
+                f"{entry.folder}: holds no {MANIFEST}; dvc repro reads its shards itself, or name where they lie with "
+                f"olmix scan {name} --root"
+            )
+
+    def scan_one(entry: DomainSource, readers: Readers, report: Report) -> CorpusScan:
+        return scan_corpus(entry, root, MEMORIES, budget, readers, full, report)
+
+    what = next(iter(entries)) if len(entries) == 1 else f"{len(entries)} domains"
+    with ProgressDisplay(f"scan {what}", "shards", "bytes") as display:
+        return dict(zip(entries, together(scan_one, list(entries.values()), workers, display), strict=True))
+
+
+def scan_json(scanned: Mapping[str, CorpusScan]) -> dict[str, Any]:
+    """What was found, by entry and topic."""
+    return {
+        name: {
+            "root": found.corpus.root,
+            "format": found.corpus.kind.name,
+            "shards": found.shards,
+            "read": found.read,
+            "new": list(found.new),
+            "changed": list(found.changed),
+            "gone": list(found.gone),
+            "content": {
+                topic or name: {
+                    "digest": to_hex(content.digest),
+                    "documents": content.documents,
+                    "bytes": content.bytes or None,
+                    "tokens": content.tokens or None,
+                    "kept": found.corpus.kept[topic].documents,
+                }
+                for topic, content in found.corpus.content.items()
+            },
+        }
+        for name, found in scanned.items()
+    }
+
+
+def scan_text(scanned: Mapping[str, CorpusScan]) -> str:
+    """A table with a row for each domain, and a closing line."""
+    rows = []
+    for name, found in scanned.items():
+        for topic, content in found.corpus.content.items():
+            size = f"{content.tokens:,} tokens" if found.corpus.kind.tokens else f"{content.bytes:,} bytes"
+            kept = f"{found.corpus.kept[topic].documents:,}"
+            label = f"{name}: {topic}" if topic else name
+            rows.append([label, f"{content.documents:,}", size, kept, to_hex(content.digest)])
+    text = table(["domain", "documents", "size", "kept", "digest"], rows)
+    shards, read = (sum(getattr(found, what) for found in scanned.values()) for what in ("shards", "read"))
+    what = ("new", "changed", "gone")
+    counts = [(kind, sum(len(getattr(found, kind)) for found in scanned.values())) for kind in what]
+    differs = ", ".join(f"{count:,} {what}" for what, count in counts if count) or "none changed"
+    folders = [str(found.folder) for found in scanned.values() if found.new or found.changed or found.gone]
+    todo = f"; commit {', '.join(folders)} (dvc add, or git), then dvc repro" if folders else ""
+    return f"{text}\n\n{shards:,} shards, {read:,} read now: {differs}{todo}"
+
+
+def warnings(scanned: Mapping[str, CorpusScan]) -> list[str]:
+    """A line for each domain that lost shards."""
+    lines = []
+    for name, found in scanned.items():
+        if found.gone:
+            are = "shard is" if len(found.gone) == 1 else "shards are"
+            lines.append(
+                f"{name}: {len(found.gone):,} {are} gone ({found.gone[0]}), and {found.lost:,} documents; if a disk is "
+                f"only away, bring it back, and {found.folder} with git or dvc checkout"
+            )
+    return lines

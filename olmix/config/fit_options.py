@@ -1,0 +1,139 @@
+"""What `olmix fit` and `olmix sweep` are asked: options of the command line, of a YAML file, or of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from olmix.config.fields import Count, Finite, check
+from olmix.errors import ConfigError
+from olmix.files import read_yaml
+from olmix.fit.fitting import FitSettings
+from olmix.laws.registry import AUTO
+from olmix.tables.table import read_result_table
+
+COMMAND = Path("olmix fit")  # where a mistake on the command line stands
+
+
+def _members(value: object) -> object:
+    """A list of metrics weighs them equally."""
+    return dict.fromkeys(value, 1.0) if isinstance(value, list) else value
+
+
+Weight = Annotated[Finite, Field(ge=0)]
+Members = Annotated[dict[str, Annotated[Finite, Field(gt=0)]], BeforeValidator(_members), Field(min_length=1)]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class OlderSwarm(_Options):
+    """An older swarm that joins the fit."""
+
+    ratios: Path
+    """Its mixtures."""
+    metrics: Path
+    """Its results."""
+    domains: dict[str, str] = Field(default_factory=dict)
+    """Its names of domains to those of the newest swarm, where they differ."""
+
+
+class FitOptions(_Options):
+    """Options of a fit; the keys of the YAML file."""
+
+    ratios: Path
+    """CSV or parquet with a row a run: an id (run or run_id) and the weight of every domain."""
+    metrics: Path
+    """CSV or parquet with a row a run: the same ids and the BPB of every metric."""
+    priors: Path | None = None
+    """JSON or YAML: {relative_sizes, token_counts}, or the tokens of every domain. Without it nothing is proposed."""
+    reference: Literal["priors", "natural", "uniform"] = "priors"
+    """What the KL term pulls to: relative_sizes where the priors give them, the token counts, or equal shares."""
+    law: str = AUTO
+    """auto, or a law by name."""
+    kl: Weight = Field(default=0.05, alias="lambda")
+    """lambda, the weight of KL(mixture || reference)."""
+    target_tokens: Count | None = None
+    """R, the tokens of the target run; without it no domain has a cap."""
+    repetition: Annotated[Finite, Field(gt=0)] = 4.0
+    """k, how often the target run may read a domain."""
+    preset: str | None = None
+    """A declared grouping of metrics into tasks: olmes-52, or a YAML file of your own."""
+    groups: dict[str, Members] = Field(default_factory=dict)
+    """Tasks that are means of metrics: {task: [metrics]} or {task: {metric: weight}}."""
+    weights: dict[str, Weight] = Field(default_factory=dict)
+    """Weight of a task, or of each task of a preset's family; 1 where nothing is said."""
+    drop: list[str] = Field(default_factory=list)
+    """Metrics that are not used."""
+    runs: Annotated[int, Field(gt=0)] | None = None
+    """Use only so many runs, chosen as scikit-learn's train_test_split(train_size=runs, random_state=seed) does."""
+    ids: Path | None = None
+    """Use only the runs of this file, an id a line."""
+    mask: Path | None = None
+    """Table of run ids and tasks with 0 where a run does not count for a task."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the choice of runs, of folds and of the bootstrap."""
+    also: list[OlderSwarm] = Field(default_factory=list)
+    """Older swarms that join."""
+    folds: Annotated[int, Field(gt=1)] = 5
+    """Folds of the cross-validation."""
+    replicates: Annotated[int, Field(ge=0)] = 60
+    """Bootstrap replicates."""
+    delta: Annotated[Finite, Field(gt=0)] = 0.02
+    """Width of the Huber loss, in BPB."""
+    ridge: Annotated[Finite, Field(ge=0)] = 1e-8
+    """Ridge of the log-linear law."""
+    curve: bool = False
+    """Also the learning curve of every law that auto chooses from."""
+    out: Path = Path("fit")
+    """Folder for mixture.yaml, diagnostics.json and plots."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FitOptions:
+        if self.priors is None and (self.target_tokens is not None or self.reference != "priors"):
+            raise ValueError("priors: missing; target tokens and a reference need the tokens of the domains")
+        if self.preset and self.groups:
+            raise ValueError("preset and groups: name one of them; a preset of your own can hold both")
+        if self.runs is not None and self.ids is not None:
+            raise ValueError("runs and ids: name one of them")
+        return self
+
+    def settings(self) -> FitSettings:
+        """The settings of the fit."""
+        return FitSettings(self.law, self.delta, self.ridge, self.folds, self.replicates, self.seed)
+
+
+def read_options(file: Path | None, given: Mapping[str, Any]) -> FitOptions:
+    """The options of a YAML file, under those `given` on the command line; raises ConfigError, one line."""
+    content = read_yaml(file) if file is not None else {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: holds {type(content).__name__}, not a mapping of options")
+    merged = {**content, **given}
+    for key in ("ratios", "metrics") if file is None else ():
+        if key not in merged:
+            raise ConfigError(f"{key}: missing; name the files, olmix fit RATIOS METRICS, or in --config")
+    try:
+        return check(COMMAND, merged, FitOptions)
+    except ConfigError as error:
+        key = str(error).removeprefix(f"{COMMAND}: ").split(":")[0].split(".")[0]
+        if file is None or key in given:
+            raise
+        raise ConfigError(str(error).replace(f"{COMMAND}: ", f"{file}: ")) from None
+
+
+def older_swarms(files: Sequence[tuple[Path, Path]], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Older swarms as options; each gets the `names` of domains that its ratios hold."""
+    if not names:
+        return [{"ratios": ratios, "metrics": metrics} for ratios, metrics in files]
+    known = [set(read_result_table(ratios).columns) for ratios, _ in files]
+    strange = sorted(set(names) - set().union(*known))
+    if strange:
+        raise ConfigError(f"--also-domain: {', '.join(strange)}: no older swarm has such a domain")
+    return [
+        {"ratios": ratios, "metrics": metrics, "domains": {old: new for old, new in names.items() if old in columns}}
+        for (ratios, metrics), columns in zip(files, known, strict=True)
+    ]

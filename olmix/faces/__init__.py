@@ -1,1 +1,0 @@
-"""Floor 3: what a person sees: configuration, command line, tables."""

@@ -1,0 +1,1 @@
+"""From observations to a proposal and how far to trust it: fitting, choosing a law, the bootstrap, sweeps."""

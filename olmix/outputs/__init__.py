@@ -1,1 +1,0 @@
-"""Floor 2: what the stages read and write: the files of `build/` and `mixtures/`, one module a stage or file."""

@@ -1,0 +1,125 @@
+"""What is known of the domains beside the swarm: how many tokens each holds, and what the mixture is pulled towards.
+
+Two shapes of file, JSON or YAML: AI2's {relative_sizes, token_counts}, or tokens alone, {domain: tokens}. The domains
+of a file must be those of the swarm; a domain that only one of them knows is never guessed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from olmix.errors import DataError
+from olmix.files import read_json, read_yaml
+from olmix.tables.table import Array, first_few
+
+SECTIONS = ("relative_sizes", "token_counts")
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Reference distribution, shares that sum to 1, and tokens of each domain, None where the file says nothing."""
+
+    reference: dict[str, float] | None
+    tokens: dict[str, int] | None
+    source: str = "priors"
+
+
+def read_priors(path: Path) -> Priors:
+    """Read a .json, .yaml or .yml file; raises DataError (ConfigError for bad YAML) with file, domain and value."""
+    if path.suffix.lower() == ".json":
+        content = read_json(path)
+        json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: _refuse_repeats(path, pairs))
+    elif path.suffix.lower() in (".yaml", ".yml"):
+        content = read_yaml(path)
+    else:
+        raise DataError(f"{path}: priors are read from .json, .yaml and .yml files, not {path.suffix!r}; convert it")
+    if not isinstance(content, dict) or not content:
+        raise DataError(f"{path}: not priors; write {{relative_sizes, token_counts}}, or the tokens of each domain")
+    if not any(key in SECTIONS or isinstance(value, dict | None) for key, value in content.items()):
+        return Priors(None, _tokens(content, str(path)), str(path))
+    for key in content:
+        if key not in SECTIONS:
+            close = difflib.get_close_matches(str(key), SECTIONS, n=1)
+            way = f"did you mean {close[0]!r}?" if close else f"the keys are {' and '.join(SECTIONS)}"
+            raise DataError(f"{path}: unknown key {key!r}; {way}")
+    sizes, counts = (content.get(section) for section in SECTIONS)
+    return Priors(
+        None if sizes is None else _reference(_section(sizes, path, SECTIONS[0]), f"{path}: {SECTIONS[0]}"),
+        None if counts is None else _tokens(_section(counts, path, SECTIONS[1]), f"{path}: {SECTIONS[1]}"),
+        str(path),
+    )
+
+
+def aligned(priors: Priors, domains: Sequence[str]) -> tuple[Array, Array | None]:
+    """Reference (m,), sum 1, and tokens (m,), None where there are none, in the order of the swarm's domains.
+
+    The reference is natural (tokens / their sum) where the file gives none. Raises DataError naming domains that only
+    the priors or only the swarm has.
+    """
+    for section, values in zip(SECTIONS, (priors.reference, priors.tokens), strict=True):
+        if values is not None:
+            _refuse_strangers(values, domains, f"{priors.source}: {section}")
+    tokens = None if priors.tokens is None else np.array([priors.tokens[d] for d in domains], dtype=np.float64)
+    if priors.reference is not None:
+        return np.array([priors.reference[d] for d in domains]), tokens
+    if tokens is None:
+        raise DataError(f"{priors.source}: neither {' nor '.join(SECTIONS)}; write at least one of them")
+    return tokens / tokens.sum(), tokens
+
+
+def _refuse_repeats(path: Path, pairs: list[tuple[str, Any]]) -> None:
+    """Of a key that stands twice orjson would keep the last in silence."""
+    names = [name for name, _ in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: named twice: {first_few(twice)}; keep one line for each domain")
+
+
+def _refuse_strangers(values: Mapping[str, object], domains: Sequence[str], where: str) -> None:
+    strange = [d for d in values if d not in set(domains)]
+    absent = [d for d in domains if d not in values]
+    sides = [f"{len(strange)} are not in the swarm ({first_few(strange)})"] if strange else []
+    sides += [f"{len(absent)} of the swarm are missing ({first_few(absent)})"] if absent else []
+    if sides:
+        raise DataError(f"{where}: domains: {'; '.join(sides)}; name exactly the {len(domains)} domains of the swarm")
+
+
+def _section(content: Any, path: Path, key: str) -> dict[Any, Any]:
+    if not isinstance(content, dict) or not content:
+        raise DataError(f"{path}: {key}: not a mapping of domains; write a line `domain: number` for each")
+    return content
+
+
+def _reference(content: dict[Any, Any], where: str) -> dict[str, float]:
+    """Shares, positive and finite, divided by their sum."""
+    for domain, value in content.items():
+        if not _is_number(value) or not (math.isfinite(value) and value > 0):
+            raise DataError(f"{where}: {domain}: {value!r}; a share is a finite number > 0: correct or remove it")
+    total = math.fsum(content.values())
+    return {_domain(domain, where): value / total for domain, value in content.items()}
+
+
+def _tokens(content: dict[Any, Any], where: str) -> dict[str, int]:
+    """Positive whole numbers of tokens; 2.0e9 is one."""
+    for domain, value in content.items():
+        if not _is_number(value) or not (math.isfinite(value) and value == int(value) and value > 0):
+            raise DataError(f"{where}: {domain}: {value!r}; tokens are a whole number > 0: correct or remove it")
+    return {_domain(domain, where): int(value) for domain, value in content.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _domain(name: object, where: str) -> str:
+    if not isinstance(name, str):
+        raise DataError(f"{where}: domain {name!r} is not text; put it in quotes")
+    return name

@@ -1,0 +1,1 @@
+"""What a person at a terminal sees of any program: exit codes, progress, tables."""
