@@ -29,10 +29,10 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from olmix.artifacts.mixture_file import ACCEPTED, MixtureFile, write_mixture
+from olmix.artifacts.mixture_file import MixtureFile, write_mixture
 from olmix.core.mixture import Mixture, Share
 from olmix.core.quantise import quantise
-from olmix.data.manifest import MANIFESTS, dataset_of, read_manifests
+from olmix.data.manifest import dataset_of, read_manifests
 from tests.project import DOMAINS, ENVIRONMENT, Project, Ran, documents, write_shards
 
 KINDS = ("code", "math", "web")
@@ -111,13 +111,13 @@ def create(root: Path, domains: int) -> tuple[Project, list[str]]:
 
 def accept_natural(project: Project) -> None:
     """Write the natural mixture of the prepared domains as the accepted one."""
-    dataset = dataset_of(read_manifests(project.root / MANIFESTS))
+    dataset = dataset_of(read_manifests(project.places.manifests))
     weights = quantise([dataset.natural[name] for name in dataset.names])
     shares = {
         name: Share(float(weight), dataset.domains[name].tokens, dataset.domains[name].digest)
         for name, weight in zip(dataset.names, weights, strict=True)
     }
-    write_mixture(project.root / ACCEPTED, MixtureFile(Mixture(shares, dataset.tokenizer)), "Natural proportions.")
+    write_mixture(project.places.accepted, MixtureFile(Mixture(shares, dataset.tokenizer)), "Natural proportions.")
 
 
 def measure(domains: int, repeats: int, folder: Path) -> tuple[Repro, list[Repro], list[Repro]]:

@@ -70,8 +70,7 @@ def create(root: Path, server: Endpoint, count: int) -> list[Entry]:
 
 def opened(root: Path) -> RunCache:
     """The run-cache of a repository, with DVC imported and the repository open."""
-    os.chdir(root)
-    cache = RunCache(warn)
+    cache = RunCache(root, warn)
     cache.held([])
     return cache
 

@@ -39,6 +39,7 @@ from olmix.cores import cores
 from olmix.data.sample import write_sample
 from olmix.data.tokenizer import Tokenizer, Tokens
 from olmix.data.tokensets import TokenSet, draw_virtual, open_token_sets, read_tokens, rows_of, write_tokens
+from olmix.project import Project
 from olmix.proxy.evaluation import evaluate
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.tasks import EncodedTask, encode_task, read_task
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=100, help="the first of them (100)")
     parser.add_argument("--data", type=Path, help="a sample corpus that is there already")
     arguments = parser.parse_args()
-    params = load_params()
+    params = load_params(Project())
     with tempfile.TemporaryDirectory() as temporary:
         data = arguments.data or Path(temporary) / "data"
         build(data)

@@ -152,10 +152,10 @@ def parse_yaml(content: bytes, path: str) -> Any:
 
 
 def inside(root: Path, path: str, where: str) -> Path:
-    """`path`, relative to `root`; raises ConfigError when it is absolute or leaves `root`, also through a link."""
+    """`path` below `root`; raises ConfigError when it is absolute or leaves `root`, also through a link."""
     candidate = Path(path)
     if not path or candidate.is_absolute() or ".." in candidate.parts or "\0" in path:
         raise ConfigError(f"{where}: path {path!r} must be relative and stay inside the project")
     if not (root / candidate).resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"{where}: path {path!r} leads out of the project through a link")
-    return candidate
+    return root / candidate

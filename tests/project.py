@@ -15,7 +15,10 @@ from typing import Any
 import yaml
 
 from olmix.core.seeds import generator
+from olmix.project import Project as Places
 
+# Where things are in the project that is the working directory.
+HERE = Places()
 REPOSITORY = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {
@@ -95,6 +98,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.places = Places(root)
 
     @classmethod
     def create(cls, root: Path) -> Project:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from olmix.artifacts.validation import LABELS, contenders
+from olmix.core.contenders import LABELS, contenders
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.plan import EMPTY, Reuse, make_plan
 from tests.project import Project

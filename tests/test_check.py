@@ -21,7 +21,7 @@ from olmix.data.parallel import Readers
 from olmix.data.reading import Reading
 from olmix.data.shards import list_shards
 from olmix.progress import silent
-from tests.project import Project, documents, write_shards, write_task
+from tests.project import HERE, Project, documents, write_shards, write_task
 from tests.token_arrays import write_megatron
 
 
@@ -43,10 +43,20 @@ def project(template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def prepare_all() -> None:
-    params = load_params()
+    params = load_params(HERE)
     tokenizer = params.load_tokenizer()
     for name in params.entries:
-        prepare(params.entry(name, tokenizer), tokenizer, 1000, lambda _: True, Readers(1))
+        prepare(
+            params.entry(name, tokenizer),
+            tokenizer,
+            1000,
+            lambda _: True,
+            Readers(1),
+            silent,
+            HERE.manifests,
+            HERE.tokens,
+            HERE.memories,
+        )
 
 
 def found(checked: Checked) -> list[tuple[str, str, str]]:
@@ -76,7 +86,7 @@ def test_a_silent_change_is_an_error_and_a_new_version_a_warning(project: Projec
     shard = project.root / "data/web/part-00.jsonl"
     rewrite(shard, shard.read_bytes().replace(b"people", b"PEOPLE"))
     write_shards(project.root / "data/math", [f"{k} new" for k in range(7)])
-    checked = check((), 1)
+    checked = check(HERE, (), 1)
     assert found(checked) == [
         ("error", "silent-change", "web"),
         ("warning", "stale", "math"),
@@ -93,7 +103,7 @@ def test_what_cannot_be_read_does_not_hide_the_rest(project: Project) -> None:
     (web / "part-00.jsonl").write_bytes((web / "part-00.jsonl").read_bytes()[:-20])
     shutil.copy(web / "part-01.jsonl", project.root / "data/junk/copy.jsonl")
     shutil.rmtree(project.root / "data/math")
-    checked = check((), 1)
+    checked = check(HERE, (), 1)
     assert [finding.kind for finding in checked.findings if finding.severity == "error"] == ["unreadable", "unreadable"]
     texts = checked.to_text()
     assert "data/math: no such folder" in texts
@@ -113,7 +123,7 @@ def test_copies_and_contamination_are_warnings_with_counts(project: Project) -> 
     write_shards(project.root / "data/code", [*(f"code {k}" for k in range(20)), *texts[:5]])
     prepare_all()
     project.params = {**project.params, "descriptions": {}}
-    checked = check((), 1)
+    checked = check(HERE, (), 1)
     assert not checked.failed
     numbers = {(f.kind, f.domain): f.numbers for f in checked.findings}
     assert numbers["duplicates", "web"] == {"documents": 20, "of": 72}
@@ -128,7 +138,7 @@ def test_many_findings_of_a_kind_are_some_lines_and_all_of_the_json(project: Pro
     for k in range(30):
         (project.root / f"data/web/same-{k}.jsonl").write_text(json.dumps({"text": f"a text {k}"}) + "\n")
         shutil.copy(project.root / f"data/web/same-{k}.jsonl", project.root / f"data/junk/copy-{k}.jsonl")
-    checked = check((), 1)
+    checked = check(HERE, (), 1)
     lines = [line for line in checked.to_text().splitlines() if " = " in line]
     assert len(lines) == 20
     assert "warning: 10 more of this kind; --json has all" in checked.to_text()
@@ -140,8 +150,8 @@ def test_a_corpus_elsewhere_is_held_against_its_manifest(project: Project, tmp_p
     shutil.move(project.root / "data/web", root)
     for k in range(3):
         (root / f"more-{k}.jsonl").write_text(json.dumps({"text": f"more {k} and more"}) + "\n")
-    scan_entries(["web"], str(root), full=False, workers=1)
-    assert found(check(["web"], 1)) == []
+    scan_entries(HERE, ["web"], str(root), full=False, workers=1)
+    assert found(check(HERE, ["web"], 1)) == []
     shard = root / "part-00.jsonl"
     shard.write_bytes(b"".join(shard.read_bytes().splitlines(keepends=True)[:30]))
     (root / "part-01.jsonl").unlink()
@@ -150,7 +160,7 @@ def test_a_corpus_elsewhere_is_held_against_its_manifest(project: Project, tmp_p
     (root / "new.jsonl").write_text('{"text": "new"}\n')
     kept = project.root / "data/web/kept/all.jsonl.zst"
     kept.write_bytes(kept.read_bytes()[:-5])
-    checked = check(["web"], 1)
+    checked = check(HERE, ["web"], 1)
     assert [(f.severity, f.kind, f.numbers.get("shard")) for f in checked.findings] == [
         ("error", "silent-change", "more-0.jsonl"),
         ("error", "changed", "more-1.jsonl"),
@@ -171,19 +181,19 @@ def test_shards_that_only_moved_are_a_warning_and_other_settings_say_so(project:
     params = project.params
     params["domains"]["web"]["where"] = {"kind": ["b", "c"]}
     project.params = params
-    scan_entries(["web"], str(root), full=False, workers=1)
-    assert found(check(["web"], 1)) == []
+    scan_entries(HERE, ["web"], str(root), full=False, workers=1)
+    assert found(check(HERE, ["web"], 1)) == []
     params["domains"]["web"]["where"] = {"kind": ["c", "b"]}
     project.params = params
-    assert found(check(["web"], 1)) == []
+    assert found(check(HERE, ["web"], 1)) == []
     (root / "none.jsonl").rename(root / "some.jsonl")
     (root / "part-00.jsonl").rename(root / "part-99.jsonl")
-    checked = check(["web"], 1)
+    checked = check(HERE, ["web"], 1)
     assert found(checked) == [("warning", "moved", "web")]
     assert "data/web: shards were renamed, or documents moved between them; the domain is the same" in checked.to_text()
     params["domains"]["web"]["where"] = {"kind": "b"}
     project.params = params
-    checked = check(["web"], 1)
+    checked = check(HERE, ["web"], 1)
     assert found(checked) == [("error", "unreadable", "web")]
     assert "was scanned with other settings than params.yaml: domains.web now has" in checked.to_text()
 
@@ -194,16 +204,16 @@ def test_token_arrays_say_that_they_are_not_searched(project: Project) -> None:
     write_task(
         project.root / "data/tasks/web-task.jsonl", ["a passage that is long enough to be looked for: " + "x" * 30]
     )
-    checked = check(["web"], 1)
+    checked = check(HERE, ["web"], 1)
     assert ("warning", "duplicates", "web") in found(checked)
     assert checked.to_text().endswith("Token arrays are not searched for text of tasks: web")
     ids = '{"prompt": [1], "continuation": [2], "bytes": 1}\n'
     (project.root / "data/tasks/web-task.jsonl").write_text(ids)
-    checked = check(["web"], 1)
+    checked = check(HERE, ["web"], 1)
     assert checked.without_text == ("web-task",)
     assert "Tasks without text here are not looked for: web-task" in checked.to_text()
     project.params = {**project.params, "proxy": {**project.params["proxy"], "external": True}}
-    assert check(["web"], 1).without_text == ("code-task", "math-task", "web-task")
+    assert check(HERE, ["web"], 1).without_text == ("code-task", "math-task", "web-task")
 
 
 def test_topics_are_domains_to_the_check(project: Project) -> None:
@@ -214,7 +224,7 @@ def test_topics_are_domains_to_the_check(project: Project) -> None:
     params["domains"].pop("web")
     params["sources"] = {"web": {"path": "data/web", "partition_by": "topic"}}
     project.params = params
-    assert [f.domain for f in check(["web"], 1).findings if f.kind == "duplicates"] == ["web-a", "web-b"]
+    assert [f.domain for f in check(HERE, ["web"], 1).findings if f.kind == "duplicates"] == ["web-a", "web-b"]
 
 
 def test_estimates_are_near_and_do_not_depend_on_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from olmix.cli.plan import from_project
 from olmix.core.digest import to_hex
 from olmix.core.seeds import named_key
 from olmix.data import sample
-from tests.project import Project, documents, write_shards
+from tests.project import HERE, Project, documents, write_shards
 
 
 def test_every_command_has_help_and_stands_in_the_readme() -> None:
@@ -102,7 +102,7 @@ def test_plan_takes_the_errors_of_estimates_from_the_manifests(
     write_shards(accepted.root / "data/web", documents("web", version=1))
     monkeypatch.chdir(accepted.root)
     monkeypatch.setattr(sample, "ESTIMATED_FROM", 1000)
-    view = from_project(None)
+    view = from_project(HERE, None)
     true = sum(len(text.encode()) + 1 for text in documents("web", version=1))
     assert list(view.token_errors) == ["web"]
     error = view.token_errors["web"]

@@ -10,16 +10,17 @@ import pytest
 import yaml
 
 from olmix.config.fields import check, parse_count
-from olmix.config.params import PARAMS, Params, load_params
+from olmix.config.params import Params, load_params
 from olmix.errors import ConfigError
 from olmix.files import inside, read_yaml
+from tests.project import HERE
 
 REPOSITORY = Path(__file__).parent.parent
 
 
 def params(**changes: Any) -> dict[str, Any]:
     """The repository's own params.yaml with dotted keys changed (None deletes)."""
-    content: dict[str, Any] = copy.deepcopy(read_yaml(REPOSITORY / PARAMS))
+    content: dict[str, Any] = copy.deepcopy(read_yaml(REPOSITORY / HERE.params))
     for key, value in changes.items():
         *parents, last = key.split("__")
         section = content
@@ -33,7 +34,7 @@ def params(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_repository_is_valid() -> None:
-    parsed = check(PARAMS, params(), Params)
+    parsed = check(HERE.params, params(), Params)
     assert parsed.target.tokens == 8_000_000
     assert sum(parsed.task_weights().values()) == 9
 
@@ -84,7 +85,7 @@ def test_the_repository_is_valid() -> None:
 )
 def test_mistakes_name_file_key_and_way_out(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        check(PARAMS, params(**changes), Params)
+        check(HERE.params, params(**changes), Params)
     assert message in str(error.value)
     assert str(error.value).startswith("params.yaml: ")
     assert "\n" not in str(error.value)
@@ -94,7 +95,7 @@ def test_a_name_that_is_a_number_asks_for_quotes() -> None:
     content = params()
     content["domains"][2024] = {"path": "data/2024"}
     with pytest.raises(ConfigError, match="2024 is not text; put the name in quotes"):
-        check(PARAMS, content, Params)
+        check(HERE.params, content, Params)
 
 
 @pytest.mark.parametrize(
@@ -103,15 +104,15 @@ def test_a_name_that_is_a_number_asks_for_quotes() -> None:
 )
 def test_counts_are_written_as_people_write_them(text: str, count: int) -> None:
     assert parse_count(text) == count
-    assert check(PARAMS, params(target__tokens=text), Params).target.tokens == count
+    assert check(HERE.params, params(target__tokens=text), Params).target.tokens == count
 
 
 def test_a_size_has_a_name_or_four_numbers_and_a_budget_may_follow_it() -> None:
-    sample = check(PARAMS, params(), Params).recipe(1024)
+    sample = check(HERE.params, params(), Params).recipe(1024)
     spelt = {"layers": 2, "heads": 4, "width": 64, "hidden": 192}
-    assert check(PARAMS, params(proxy__size=spelt), Params).recipe(1024) == sample
+    assert check(HERE.params, params(proxy__size=spelt), Params).recipe(1024) == sample
     for tokens, multiple in (("5x", 5), ("auto", 5), ("0.5X", 0.5)):
-        recipe = check(PARAMS, params(proxy__size="15m", proxy__tokens=tokens), Params).recipe(100_000)
+        recipe = check(HERE.params, params(proxy__size="15m", proxy__tokens=tokens), Params).recipe(100_000)
         assert recipe.tokens == round(multiple * 20 * recipe.parameters_without_embedding)
 
 
@@ -147,16 +148,16 @@ def test_broken_and_hostile_yaml(
     text: str | bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    PARAMS.write_bytes(text if isinstance(text, bytes) else text.encode())
+    HERE.params.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=message) as error:
-        load_params()
+        load_params(HERE)
     assert "\n" not in str(error.value)
 
 
 def test_no_project_here_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"params\.yaml: no such file; run olmix in the root of the project"):
-        load_params()
+        load_params(HERE)
 
 
 def test_parameters_reference_is_what_the_models_say() -> None:
@@ -167,8 +168,8 @@ def test_parameters_reference_is_what_the_models_say() -> None:
 
 def test_defaults_are_spelt_out_in_the_sample() -> None:
     """Every section of the model stands in params.yaml: DVC can only watch a leaf that is there."""
-    written = yaml.safe_load((REPOSITORY / PARAMS).read_text())
+    written = yaml.safe_load((REPOSITORY / HERE.params).read_text())
     assert set(written) == {field.alias or name for name, field in Params.model_fields.items()}
     for section in ("swarm", "proxy", "fit", "solve", "validate", "target", "reuse"):
-        model = check(PARAMS, written, Params).model_dump(by_alias=True)[section]
+        model = check(HERE.params, written, Params).model_dump(by_alias=True)[section]
         assert set(written[section]) == set(model), section

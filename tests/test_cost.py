@@ -12,9 +12,9 @@ from olmix.config.runtime import Runtime
 from olmix.proxy.recipe import Recipe
 from olmix.runs.engine import Outcome
 from olmix.runs.record import RunSpec
-from olmix.runs.speed import SPEED, remember_speed
+from olmix.runs.speed import remember_speed
 from olmix.runs.training_job import TrainingJob
-from tests.project import Project, documents, write_shards
+from tests.project import HERE, Project, documents, write_shards
 
 RECIPE = Recipe(
     layers=1, heads=2, width=8, hidden=8, vocabulary=300, sequence_length=8, tokens=640, batch_size=4,
@@ -49,21 +49,21 @@ def test_speed_is_runtime_s_or_that_of_the_last_swarm_in_the_same_place(
     monkeypatch.chdir(tmp_path)
     jobs = [TrainingJob(RunSpec(f"{k}", {}, {}, RECIPE, k)) for k in range(4)]
     here = Runtime()
-    assert cost_of(here, RECIPE, None).flops_per_second is None
+    assert cost_of(HERE, here, RECIPE, None).flops_per_second is None
     # Two of four were found, so that two have taken the time.
-    remember_speed(jobs, Outcome(done_keys=frozenset(job.key for job in jobs[:2])), 4.0, here.place)
-    assert cost_of(here, RECIPE, None) == Cost(RECIPE.flops, RECIPE.flops / 2, True, None)
-    remember_speed(jobs, Outcome(), 1.0, here.place)
-    assert cost_of(here, RECIPE, None).flops_per_second == RECIPE.flops / 2
-    assert cost_of(Runtime(engine="slurm"), RECIPE, None).flops_per_second is None
+    remember_speed(HERE.speeds, jobs, Outcome(done_keys=frozenset(job.key for job in jobs[:2])), 4.0, here.place)
+    assert cost_of(HERE, here, RECIPE, None) == Cost(RECIPE.flops, RECIPE.flops / 2, True, None)
+    remember_speed(HERE.speeds, jobs, Outcome(), 1.0, here.place)
+    assert cost_of(HERE, here, RECIPE, None).flops_per_second == RECIPE.flops / 2
+    assert cost_of(HERE, Runtime(engine="slurm"), RECIPE, None).flops_per_second is None
     stated = Runtime.model_validate({"flops_per_second": "250T"})
-    assert cost_of(stated, RECIPE, 3) == Cost(RECIPE.flops, 2.5e14, False, 3)
+    assert cost_of(HERE, stated, RECIPE, 3) == Cost(RECIPE.flops, 2.5e14, False, 3)
     place = "local, device auto, workers auto"
     for damaged in ("[", "5", "[]", *(f'{{"{place}": {value}}}' for value in ("null", '"fast"', "-5.0", "0.0"))):
-        SPEED.write_text(damaged)
-        assert cost_of(here, RECIPE, None).flops_per_second is None
-    remember_speed(jobs[:1], Outcome(done_keys=frozenset([jobs[0].key])), 1.0, here.place)
-    assert cost_of(here, RECIPE, None).flops_per_second == RECIPE.flops
+        HERE.speeds.write_text(damaged)
+        assert cost_of(HERE, here, RECIPE, None).flops_per_second is None
+    remember_speed(HERE.speeds, jobs[:1], Outcome(done_keys=frozenset([jobs[0].key])), 1.0, here.place)
+    assert cost_of(HERE, here, RECIPE, None).flops_per_second == RECIPE.flops
 
 
 def test_runs_at_hand_are_counted_before_anything_is_prepared(accepted: Project) -> None:

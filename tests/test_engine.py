@@ -177,7 +177,7 @@ def test_an_interrupted_driver_stores_what_was_finished_and_says_what_goes_on(tm
 def test_what_must_not_be_done_is_refused_before_anything_is(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
 
-    def refuse(jobs: Sequence[Job]) -> None:
+    def refuse(jobs: Sequence[Job], journal: Journal) -> None:
         raise DataError(f"refused: {', '.join(job.key for job in jobs)}")
 
     run(tmp_path, [Job("0")])

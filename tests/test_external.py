@@ -17,22 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olmix.artifacts.evaluations import read_results
-from olmix.artifacts.external import METRICS, RATIOS, read_metrics, run_ids, write_external_evaluations, write_ratios
-from olmix.artifacts.mixture_file import PROPOSED, MixtureFile
-from olmix.artifacts.swarm_file import Swarm, make_swarm
+from olmix.artifacts.external import read_metrics, run_ids, write_external_evaluations, write_ratios
+from olmix.artifacts.mixture_file import MixtureFile
 from olmix.cli.mixture_view import mixture_text
 from olmix.cli.plan_view import PlanView
 from olmix.cli.revisions import Named
 from olmix.config.fields import check
-from olmix.config.params import PARAMS, Params
+from olmix.config.params import Params
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import EMPTY, Reuse, make_plan
 from olmix.core.seeds import named_key
-from olmix.core.swarm import Sampling
+from olmix.core.swarm import Sampling, Swarm, make_swarm
 from olmix.errors import ConfigError, DataError, SwarmError
 from olmix.files import read_json
-from tests.project import REPOSITORY, Project, documents, write_shards
+from tests.project import HERE, REPOSITORY, Project, documents, write_shards
 
 TOKENS = {"code": 200, "math": 100, "web": 400}
 TASKS = ("HumanEval.v1", "arc_challenge:rc::olmes")
@@ -126,8 +125,8 @@ def test_an_id_changes_with_the_last_digit_of_a_weight() -> None:
 def test_ratios_are_of_real_domains_and_exact(here: Path) -> None:
     swarm = reuse_swarm()
     assert swarm.space.names == ("@virtual", "web")
-    write_ratios(swarm)
-    rows = list(csv.DictReader(RATIOS.open()))
+    write_ratios(HERE, swarm)
+    rows = list(csv.DictReader(HERE.ratios.open()))
     assert list(rows[0]) == ["run", "code", "math", "web"]
     assert [row["run"] for row in rows] == list(run_ids(swarm).values())
     for row, weights in zip(rows, swarm.weights, strict=True):
@@ -139,12 +138,12 @@ def test_ratios_are_of_real_domains_and_exact(here: Path) -> None:
 def test_a_plan_that_recomputes_nothing_asks_for_nothing(here: Path) -> None:
     shares = {n: Share(1 / 3, TOKENS[n], domain.digest) for n, domain in dataset().domains.items()}
     swarm = make_swarm(make_plan(dataset(), Mixture(shares, "tok"), Reuse()), 3, Sampling())
-    write_ratios(swarm)
-    assert RATIOS.read_text() == "run,code,math,web\n"
-    write_metrics(METRICS[0], [{"run": "0000-00000000", **bpb({})}])
-    metrics = read_metrics(swarm, TASKS)
+    write_ratios(HERE, swarm)
+    assert HERE.ratios.read_text() == "run,code,math,web\n"
+    write_metrics(HERE.external[0], [{"run": "0000-00000000", **bpb({})}])
+    metrics = read_metrics(HERE, swarm, TASKS)
     assert metrics.warnings == []
-    write_external_evaluations(swarm, metrics)
+    write_external_evaluations(HERE, swarm, metrics)
     assert [path.name for path in Path("build/evaluations").iterdir()] == ["EMPTY"]
 
 
@@ -155,7 +154,7 @@ def test_a_missing_file_says_what_to_train_and_where_it_goes(here: Path) -> None
     swarm = first_swarm(dataset())
     ids = list(run_ids(swarm).values())
     with pytest.raises(SwarmError) as error:
-        write_external_evaluations(swarm, read_metrics(swarm, TASKS))
+        write_external_evaluations(HERE, swarm, read_metrics(HERE, swarm, TASKS))
     message = str(error.value)
     assert message.startswith(
         f"external/metrics.csv: no such file: 12 of 12 runs to train elsewhere are missing: {ids[0]}, {ids[1]}, "
@@ -165,12 +164,12 @@ def test_a_missing_file_says_what_to_train_and_where_it_goes(here: Path) -> None
 
 def test_metrics_are_matched_by_id_whatever_their_order(here: Path) -> None:
     swarm = first_swarm(dataset())
-    write_ratios(swarm)
-    write_metrics(METRICS[0], measured(RATIOS)[::-1])
-    metrics = read_metrics(swarm, TASKS)
+    write_ratios(HERE, swarm)
+    write_metrics(HERE.external[0], measured(HERE.ratios)[::-1])
+    metrics = read_metrics(HERE, swarm, TASKS)
     assert (metrics.missing, metrics.incomplete, metrics.extra, metrics.warnings) == ((), (), (), [])
-    write_external_evaluations(swarm, metrics)
-    results = read_results(swarm.space.names, TASKS)
+    write_external_evaluations(HERE, swarm, metrics)
+    results = read_results(HERE, swarm.space.names, TASKS)
     assert results.runs == swarm.runs
     np.testing.assert_array_equal(results.weights, swarm.weights)
     expected = [[bpb(swarm.space.expand(row))[task] for task in TASKS] for row in swarm.weights]
@@ -183,82 +182,82 @@ def test_metrics_are_matched_by_id_whatever_their_order(here: Path) -> None:
 
 def test_of_a_reuse_swarm_the_fit_gets_the_coordinates(here: Path) -> None:
     swarm = reuse_swarm()
-    write_ratios(swarm)
-    write_metrics(METRICS[0], measured(RATIOS))
-    write_external_evaluations(swarm, read_metrics(swarm, TASKS))
-    np.testing.assert_array_equal(read_results(swarm.space.names, TASKS).weights, swarm.weights)
+    write_ratios(HERE, swarm)
+    write_metrics(HERE.external[0], measured(HERE.ratios))
+    write_external_evaluations(HERE, swarm, read_metrics(HERE, swarm, TASKS))
+    np.testing.assert_array_equal(read_results(HERE, swarm.space.names, TASKS).weights, swarm.weights)
 
 
 def test_missing_and_extra_ids_are_counted_and_named(here: Path) -> None:
     swarm = first_swarm(dataset())
-    write_ratios(swarm)
-    rows = measured(RATIOS)
+    write_ratios(HERE, swarm)
+    rows = measured(HERE.ratios)
     gone = [row["run"] for row in (rows.pop(7), rows.pop(2))]
-    write_metrics(METRICS[0], [*rows, {**rows[0], "run": "0002-0ld0ne00"}])
-    metrics = read_metrics(swarm, TASKS)
+    write_metrics(HERE.external[0], [*rows, {**rows[0], "run": "0002-0ld0ne00"}])
+    metrics = read_metrics(HERE, swarm, TASKS)
     assert metrics.extra == ("0002-0ld0ne00",)
     assert metrics.warnings == [
         "external/metrics.csv: 1 id is not of this swarm, perhaps of an earlier one: 0002-0ld0ne00"
     ]
     with pytest.raises(SwarmError, match=f"metrics.csv: 2 of 12 runs .* missing: {gone[1]}, {gone[0]}; their weights"):
-        write_external_evaluations(swarm, metrics)
+        write_external_evaluations(HERE, swarm, metrics)
     assert not Path("build/evaluations").exists()
 
 
 def test_a_run_without_a_task_is_set_aside_until_too_few_are_left(here: Path) -> None:
     swarm = first_swarm(dataset())
-    write_ratios(swarm)
-    rows = measured(RATIOS)
+    write_ratios(HERE, swarm)
+    rows = measured(HERE.ratios)
     rows[4][TASKS[0]] = ""
-    write_metrics(METRICS[0], rows)
-    metrics = read_metrics(swarm, TASKS)
+    write_metrics(HERE.external[0], rows)
+    metrics = read_metrics(HERE, swarm, TASKS)
     assert metrics.warnings == [f"external/metrics.csv: 1 run that lacks a task set aside: {rows[4]['run']}"]
-    write_external_evaluations(swarm, metrics)
-    assert read_results(swarm.space.names, TASKS).runs == tuple(run for run in swarm.runs if run != "0004")
+    write_external_evaluations(HERE, swarm, metrics)
+    assert read_results(HERE, swarm.space.names, TASKS).runs == tuple(run for run in swarm.runs if run != "0004")
     # The column that it lacks is of no account once nobody wants that task.
-    assert read_metrics(swarm, TASKS[1:]).incomplete == ()
+    assert read_metrics(HERE, swarm, TASKS[1:]).incomplete == ()
     for row in rows[3:]:
         row[TASKS[0]] = "nan"
-    write_metrics(METRICS[0], rows)
+    write_metrics(HERE.external[0], rows)
     with pytest.raises(SwarmError, match=r"3 of 12 runs have every task, too few for the 4 parameters of a law"):
-        write_external_evaluations(swarm, read_metrics(swarm, TASKS))
+        write_external_evaluations(HERE, swarm, read_metrics(HERE, swarm, TASKS))
 
 
 def test_parquet_does_as_well_but_not_beside_csv(here: Path) -> None:
     import polars as pl
 
     swarm = first_swarm(dataset())
-    write_ratios(swarm)
-    METRICS[1].parent.mkdir()
-    pl.DataFrame(measured(RATIOS)).rename({"run": "run_id"}).write_parquet(METRICS[1])
-    assert len(read_metrics(swarm, TASKS).scores) == 12
-    write_metrics(METRICS[0], measured(RATIOS))
+    write_ratios(HERE, swarm)
+    HERE.external[1].parent.mkdir()
+    pl.DataFrame(measured(HERE.ratios)).rename({"run": "run_id"}).write_parquet(HERE.external[1])
+    assert len(read_metrics(HERE, swarm, TASKS).scores) == 12
+    write_metrics(HERE.external[0], measured(HERE.ratios))
     with pytest.raises(DataError, match=r"metrics\.csv and external/metrics\.parquet: two files of metrics"):
-        read_metrics(swarm, TASKS)
+        read_metrics(HERE, swarm, TASKS)
 
 
 def test_what_is_no_metric_is_named(here: Path) -> None:
     swarm = first_swarm(dataset())
-    write_ratios(swarm)
-    rows = measured(RATIOS)
-    write_metrics(METRICS[0], rows)
+    write_ratios(HERE, swarm)
+    rows = measured(HERE.ratios)
+    write_metrics(HERE.external[0], rows)
     with pytest.raises(
         DataError, match=r"no column for task 'arc_chalenge:rc::olmes' of .*; did you mean arc_challenge"
     ):
-        read_metrics(swarm, ["arc_chalenge:rc::olmes"])
+        read_metrics(HERE, swarm, ["arc_chalenge:rc::olmes"])
     with pytest.raises(DataError, match=r"no column for task 'x' of params\.yaml; the columns are HumanEval\.v1, arc_"):
-        read_metrics(swarm, ["x"])
+        read_metrics(HERE, swarm, ["x"])
     rows[1][TASKS[1]] = -0.5
-    write_metrics(METRICS[0], rows)
+    write_metrics(HERE.external[0], rows)
     with pytest.raises(DataError, match=f"run {rows[1]['run']}, column 'arc_challenge:rc::olmes': -0.5 is no number"):
-        read_metrics(swarm, TASKS)
+        read_metrics(HERE, swarm, TASKS)
 
 
 # --- params.yaml and what is shown
 
 
 def params(**changes: Any) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((REPOSITORY / PARAMS).read_text())
+    content: dict[str, Any] = yaml.safe_load((REPOSITORY / HERE.params).read_text())
     for section, values in changes.items():
         content[section] = {**content[section], **values} if isinstance(values, dict) else values
     return content
@@ -266,14 +265,14 @@ def params(**changes: Any) -> dict[str, Any]:
 
 def test_external_written_as_the_value_of_proxy_says_what_to_write() -> None:
     with pytest.raises(ConfigError) as error:
-        check(PARAMS, params(proxy="external"), Params)
+        check(HERE.params, params(proxy="external"), Params)
     assert str(error.value) == (
         "params.yaml: proxy: external is a key of it; write `external: true` under proxy, beside the other keys"
     )
 
 
 def test_external_decides_samples_and_validation() -> None:
-    here, elsewhere = (check(PARAMS, params(proxy={"external": value}), Params) for value in (False, True))
+    here, elsewhere = (check(HERE.params, params(proxy={"external": value}), Params) for value in (False, True))
     assert (here.sample_tokens(300), here.validation_seeds()) == (160_001, 3)
     assert (elsewhere.sample_tokens(300), elsewhere.validation_seeds()) == (1_000_000, 0)
     assert elsewhere.recipe(300) == here.recipe(300)
@@ -281,14 +280,14 @@ def test_external_decides_samples_and_validation() -> None:
 
 def test_tasks_are_named_as_suites_name_them_and_domains_stay_strict() -> None:
     tasks = {"families": {"code": ["HumanEval.v1"], "qa": ["arc_challenge:rc::olmes"]}}
-    parsed = check(PARAMS, params(tasks=tasks, objective={"weights": {"arc_challenge:rc::olmes": 2}}), Params)
+    parsed = check(HERE.params, params(tasks=tasks, objective={"weights": {"arc_challenge:rc::olmes": 2}}), Params)
     assert parsed.task_weights() == {"HumanEval.v1": 1, "arc_challenge:rc::olmes": 2}
     for name in ("../up", ".hidden", "a/b", "a b", "x" * 129, ""):
         with pytest.raises(ConfigError, match="is not the name of a task; use A-Z"):
-            check(PARAMS, params(tasks={"families": {"qa": [name]}}), Params)
+            check(HERE.params, params(tasks={"families": {"qa": [name]}}), Params)
     for name in ("Web", "dclm:web", "a.b"):
         with pytest.raises(ConfigError, match="is not a name; use a-z"):
-            check(PARAMS, params(domains={name: {"path": "x"}}), Params)
+            check(HERE.params, params(domains={name: {"path": "x"}}), Params)
 
 
 def test_a_plan_speaks_of_runs_to_train_elsewhere() -> None:
@@ -310,8 +309,8 @@ def test_show_says_why_nothing_was_measured(here: Path) -> None:
         "Not measured yet: run dvc repro.": ({"external": False}, 3),
     }
     for line, (proxy, seeds) in cases.items():
-        PARAMS.write_text(yaml.safe_dump(params(proxy=proxy, validate={"seeds": seeds})))
-        proposal = Named(MixtureFile(Mixture({})), str(PROPOSED), None)
+        HERE.params.write_text(yaml.safe_dump(params(proxy=proxy, validate={"seeds": seeds})))
+        proposal = Named(MixtureFile(Mixture({})), str(HERE.proposed), None, HERE)
         assert mixture_text(proposal, {}, {}).startswith(f"{line}\n")
 
 
@@ -327,7 +326,7 @@ def test_the_pipeline_stops_for_metrics_and_goes_on_with_them(tmp_path: Path) ->
     project.params = content
     shutil.rmtree(project.root / "data/tasks")  # a team that measures elsewhere has no texts of tasks here
     (project.root / "data/tasks.dvc").unlink()
-    ratios, metrics = project.root / RATIOS, project.root / METRICS[0]
+    ratios, metrics = project.root / HERE.ratios, project.root / HERE.external[0]
 
     ran = project.command("dvc", "repro")
     assert ran.code != 0

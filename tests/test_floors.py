@@ -20,6 +20,7 @@ ORDER = [
     "olmix.laws",
     "olmix.fit",
     "olmix.files",
+    "olmix.project",
     "olmix.tables",
     "olmix.data",
     "olmix.proxy",
@@ -28,6 +29,7 @@ ORDER = [
     "olmix.pipeline",
     "olmix.config",
     "olmix.terminal",
+    "olmix.stages",
     "olmix.cli",
     "stages",
 ]
@@ -98,9 +100,11 @@ def test_the_mathematics_knows_neither_files_nor_processes(room: str) -> None:
         assert "print(" not in path.read_text(), path
 
 
-def test_stage_scripts_are_short() -> None:
+def test_a_project_s_stage_relies_on_one_name() -> None:
     for path in (REPOSITORY / "stages").glob("*.py"):
-        assert len(path.read_text().splitlines()) <= 40, path
+        lines = path.read_text().split('"""\n')[-1].split("\n")
+        script = ["", f"from olmix.stages.{path.stem} import main", "", 'if __name__ == "__main__":', "    main()", ""]
+        assert lines == script, path
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-from olmix.artifacts.evaluations import EVALUATIONS, read_results
-from olmix.artifacts.proxies import PROXIES, read_runs
+from olmix.artifacts.evaluations import read_results
+from olmix.artifacts.proxies import read_runs
 from olmix.config.fields import check
-from olmix.config.keys import KEYS, VERSIONS, params_for, stage_keys, write_keys
-from olmix.config.params import PARAMS, Params
+from olmix.config.keys import VERSIONS, params_for, stage_keys, write_keys
+from olmix.config.params import Params
 from olmix.errors import DataError, PipelineError
 from olmix.files import read_yaml, write_json
 from olmix.proxy.recipe import RECIPE_VERSION
-from tests.project import ENVIRONMENT, REPOSITORY, Project, documents, write_task
+from tests.project import ENVIRONMENT, HERE, REPOSITORY, Project, documents, write_task
 
 
 @pytest.fixture
@@ -96,11 +96,11 @@ def test_a_change_of_a_parameter_after_an_upgrade_builds_anew_too(accepted: Proj
 
 def test_a_run_of_another_version_or_recipe_is_no_run_here(accepted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(accepted.root)
-    params = check(PARAMS, read_yaml(PARAMS), Params)
+    params = check(HERE.params, read_yaml(HERE.params), Params)
     recipe = params.recipe(params.load_tokenizer().vocabulary)
-    path = min(PROXIES.glob("*.json"))
+    path = min(HERE.proxies.glob("*.json"))
     record = orjson.loads(path.read_bytes())
-    assert path.stem in read_runs(True, recipe)
+    assert path.stem in read_runs(HERE, True, recipe)
     for other, message in (
         ({**record, "version": 1}, r"a run of version 1, this olmix has 2; dvc repro -f -s train trains again"),
         ({**record, "recipe": {**record["recipe"], "clip": 2.0}}, r"not a run of the recipe of params.yaml: proxy"),
@@ -108,48 +108,48 @@ def test_a_run_of_another_version_or_recipe_is_no_run_here(accepted: Project, mo
         path.chmod(0o644)
         write_json(path, other)
         with pytest.raises(DataError, match=message):
-            read_runs(True, recipe)
+            read_runs(HERE, True, recipe)
 
 
 def test_evaluations_of_two_versions_of_a_task_are_no_swarm(accepted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(accepted.root)
     coordinates, tasks = ("code", "junk", "math", "web"), ("code-task", "math-task", "web-task")
-    assert len(read_results(coordinates, tasks).runs) == 15
-    path = min(EVALUATIONS.glob("*.json"))
+    assert len(read_results(HERE, coordinates, tasks).runs) == 15
+    path = min(HERE.evaluations.glob("*.json"))
     content = orjson.loads(path.read_bytes())
     path.unlink()
     write_json(path, {**content, "version": 1})
     with pytest.raises(DataError, match=r"a run of version 1, and this olmix has 2"):
-        read_results(coordinates, tasks)
+        read_results(HERE, coordinates, tasks)
     content["tasks"]["math-task"]["identity"] = "of before"
     write_json(path, content)
     with pytest.raises(DataError, match=r"runs were measured on 2 versions of task math-task"):
-        read_results(coordinates, tasks)
+        read_results(HERE, coordinates, tasks)
 
 
 def test_a_key_that_is_not_of_these_parameters_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (REPOSITORY / PARAMS).read_text()
-    PARAMS.write_text(text)
+    text = (REPOSITORY / HERE.params).read_text()
+    HERE.params.write_text(text)
     with pytest.raises(PipelineError, match=r"build/keys/fit.json: missing or damaged; run dvc repro -f keys"):
-        params_for("fit")
+        params_for(HERE, "fit")
     write_keys(params_for_text(text))
-    params_for("fit")
-    PARAMS.write_text(text.replace("folds: 5", "folds: 4"))
-    params_for("plan")
+    params_for(HERE, "fit")
+    HERE.params.write_text(text.replace("folds: 5", "folds: 4"))
+    params_for(HERE, "plan")
     with pytest.raises(PipelineError, match=r"build/keys/fit.json: not of this params.yaml"):
-        params_for("fit")
+        params_for(HERE, "fit")
 
 
 def params_for_text(text: str) -> Params:
     """The models of a params.yaml."""
     import yaml
 
-    return check(PARAMS, yaml.safe_load(text), Params)
+    return check(HERE.params, yaml.safe_load(text), Params)
 
 
 def test_what_means_the_same_is_the_same_key() -> None:
-    text = (REPOSITORY / PARAMS).read_text()
+    text = (REPOSITORY / HERE.params).read_text()
     same = text.replace("tokens: 8M", "tokens: 8000000").replace(
         "size: 100k", "size: {layers: 2, heads: 4, width: 64, hidden: 192}"
     )
@@ -159,11 +159,11 @@ def test_what_means_the_same_is_the_same_key() -> None:
 
 def test_keys_of_domains_that_are_gone_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (REPOSITORY / PARAMS).read_text()
+    text = (REPOSITORY / HERE.params).read_text()
     write_keys(params_for_text(text))
-    assert (KEYS / "prepare@junk.json").exists()
+    assert (HERE.keys / "prepare@junk.json").exists()
     write_keys(params_for_text(text.replace("  junk: {path: data/junk}\n", "")))
-    assert not (KEYS / "prepare@junk.json").exists()
+    assert not (HERE.keys / "prepare@junk.json").exists()
 
 
 def test_every_stage_of_the_graph_has_a_key_and_reads_it() -> None:
@@ -172,6 +172,6 @@ def test_every_stage_of_the_graph_has_a_key_and_reads_it() -> None:
     for name in VERSIONS:
         stage = stages[name].get("do", stages[name])
         key = f"{name}@${{key}}" if name in ("prepare", "partition") else name
-        assert f"{KEYS}/{key}.json" in stage["deps"]
+        assert f"{HERE.keys}/{key}.json" in stage["deps"]
         assert "params" not in stage, "DVC's run-cache does not see all of them"
     assert set(stages["keys"]["params"]) == set(Params.model_json_schema()["properties"]) - {"descriptions"}

@@ -11,15 +11,16 @@ import yaml
 
 from olmix.artifacts.law_file import Laws
 from olmix.artifacts.mixture_file import MixtureFile, parse_mixture, read_mixture, render_mixture, write_mixture
-from olmix.artifacts.proposal import HEADING, Target, propose
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.digest import from_hex
+from olmix.core.limits import Target
 from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import EMPTY, Plan, Reuse, make_plan
 from olmix.core.seeds import named_key
 from olmix.errors import InfeasibleError, MixtureError
 from olmix.laws.loglinear import LogLinear
 from olmix.laws.registry import law_kinds
+from olmix.stages.propose import HEADING, propose
 from tests.swarm_fits import swarm_fit
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olmix.artifacts.evaluations import SwarmResults
-from olmix.artifacts.law_file import fit_laws, laws_from_json, laws_to_json
-from olmix.artifacts.validation import contenders, summarise, validation_size, validation_specs
+from olmix.artifacts.law_file import laws_from_json, laws_to_json
+from olmix.core.contenders import contenders, validation_size
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.order import plan_order
 from olmix.core.plan import EMPTY, Reuse, make_plan
@@ -25,6 +25,8 @@ from olmix.fit.fitting import FitSettings
 from olmix.laws.registry import law_kinds
 from olmix.proxy.recipe import Recipe
 from olmix.runs.record import RunSpec, spec_for
+from olmix.stages.fit import fit_laws
+from olmix.stages.validate import summarise, validation_specs
 
 RECIPE = Recipe(
     layers=1, heads=2, width=8, hidden=8, vocabulary=300, sequence_length=8, tokens=640, batch_size=4,

@@ -167,7 +167,7 @@ def test_plan_file_is_golden_and_reads_back() -> None:
     plan = make_plan(Dataset({**new.domains, "code": Domain(named_key("v2"), 220)}, "tok"), BASE, Reuse())
     text = canonical_json(plan_to_json(plan))
     assert text == (GOLDEN / "plan.json").read_bytes()
-    assert plan_from_json(json.loads(text)) == plan
+    assert plan_from_json(json.loads(text), "plan.json") == plan
 
 
 @given(st.permutations(["web", "code", "math", "news"]))

@@ -40,7 +40,7 @@ from olmix.runs.ray_cluster import RayEngine, RaySettings
 from olmix.runs.record import spec_for
 from olmix.runs.sharing import Candidate, Entry
 from olmix.runs.training_job import TrainingJob
-from tests.project import REPOSITORY
+from tests.project import HERE, REPOSITORY
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'olmix[ray]')")
 
@@ -64,7 +64,7 @@ class Cluster:
     def engine(self, **options: Any) -> Callable[[], RayEngine]:
         """What opens an engine on this cluster."""
         settings = RaySettings(self.address, **options)
-        return lambda: RayEngine(Journal(), SETUP, settings, 2)
+        return lambda: RayEngine(Journal(HERE.state), SETUP, settings, 2)
 
     def left(self) -> list[str]:
         """What the node still holds of jobs and inputs."""
@@ -136,7 +136,7 @@ def training_jobs(count: int = 6) -> list[TrainingJob]:
 
 def evaluation_jobs(runs: Sequence[TrainingJob]) -> list[EvaluationJob]:
     """Two tasks for every run, in the journal."""
-    journal = Journal()
+    journal = Journal(HERE.state)
     files = tuple(
         keep_task(
             encode_task(Task(name, (("2 + 2 = ", "4"), ("", name * 9)), f"digest {name}"), TOKENIZER, 16), journal
@@ -147,12 +147,12 @@ def evaluation_jobs(runs: Sequence[TrainingJob]) -> list[EvaluationJob]:
 
 
 def locally() -> Engine:
-    return LocalEngine(Journal(), SETUP, 2)
+    return LocalEngine(Journal(HERE.state), SETUP, 2)
 
 
 def done(jobs: Sequence[Job], open_engine: Callable[[], Engine]) -> tuple[Outcome, list[Progress]]:
     seen: list[Progress] = []
-    return run_jobs(jobs, Journal(), open_engine, seen.append), seen
+    return run_jobs(jobs, Journal(HERE.state), open_engine, seen.append), seen
 
 
 def entries(folder: Path = Path()) -> dict[str, bytes]:
@@ -262,7 +262,7 @@ def test_a_swarm_and_its_evaluations_are_those_of_the_local_engine(
     # What was measured already is neither measured again nor lost.
     evaluations = evaluation_jobs(runs[:3])
     known = {evaluations[0].tasks[0].identity: {"bpb": 1.5, "bytes": 1, "uniform": 8.0}}
-    Journal().store_evaluations(runs[0].key, known)
+    Journal(HERE.state).store_evaluations(runs[0].key, known)
     outcome, seen = done(evaluations, cluster.engine())
     assert outcome.done == 3
     assert outcome.results[runs[0].key]["sums"]["bpb"] == 1.5
@@ -276,7 +276,7 @@ def test_a_swarm_and_its_evaluations_are_those_of_the_local_engine(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     done(training_jobs(), locally)
-    Journal().store_evaluations(runs[0].key, known)
+    Journal(HERE.state).store_evaluations(runs[0].key, known)
     done(evaluation_jobs(runs[:3]), locally)
     assert list(entries()) == list(entries(project))
     assert entries() == entries(project)
@@ -337,11 +337,11 @@ def test_an_interrupt_ends_what_runs_and_keeps_what_is_finished(
 
     long, short = Plain("long", tmp_path, "sleep"), Plain("short", tmp_path)
     with pytest.raises(Interrupted) as raised:
-        run_jobs([long, short], Journal(), cluster.engine(), interrupt)
+        run_jobs([long, short], Journal(HERE.state), cluster.engine(), interrupt)
     assert str(raised.value) == ""
     wait_until(lambda: not is_alive(int((tmp_path / "pid-long").read_text())))
-    assert short.find(Journal()) is not None
-    assert long.find(Journal()) is None
+    assert short.find(Journal(HERE.state)) is not None
+    assert long.find(Journal(HERE.state)) is None
 
 
 def test_a_cluster_without_room_is_named(
@@ -362,9 +362,9 @@ from olmix.runs.ray_cluster import RayEngine, RaySettings
 from tests.test_ray import Plain
 
 outside, trouble = Path(sys.argv[1]), sys.argv[2]
-open_engine = lambda: RayEngine(Journal(), Setup(), RaySettings(), None)
+open_engine = lambda: RayEngine(Journal(HERE.state), Setup(), RaySettings(), None)
 jobs = [Plain("x", outside, trouble), Plain("y", outside)]
-run_jobs(jobs, Journal(), open_engine, lambda progress: None)
+run_jobs(jobs, Journal(HERE.state), open_engine, lambda progress: None)
 """
 
 
@@ -420,7 +420,7 @@ def test_an_address_without_a_ray_is_named_on_one_line(project: Path, monkeypatc
             ("host:port", "not an address; write auto or host:port"),
             ("ray://host:10001", "not an address; write auto or host:port"),
         ):
-            with pytest.raises(ConfigError) as raised, RayEngine(Journal(), SETUP, RaySettings(address)):
+            with pytest.raises(ConfigError) as raised, RayEngine(Journal(HERE.state), SETUP, RaySettings(address)):
                 pass
             assert str(raised.value) == f"runtime.yaml: ray: address: no Ray at {address}: {reason}"
 
@@ -431,13 +431,13 @@ def test_settings_that_ray_has_not_are_refused() -> None:
             RaySettings(**settings)
     for device, gpus in (("cuda", 0), ("cuda:1", 1)):
         with pytest.raises(ConfigError, match="write device: cuda"):
-            RayEngine(Journal(), Setup(device), RaySettings(gpus=gpus))
+            RayEngine(Journal(HERE.state), Setup(device), RaySettings(gpus=gpus))
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"needs Ray .*pip install 'olmix\[ray\]'"):
-        RayEngine(Journal(), SETUP, RaySettings())
+        RayEngine(Journal(HERE.state), SETUP, RaySettings())
 
 
 def test_a_job_s_folder_is_one_worker_s_and_old_ones_are_tidied_away(

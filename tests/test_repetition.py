@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmix.artifacts.collapsed import COLLAPSED, coarse_domains, token_sets, write_collapsed
+from olmix.artifacts.collapsed import coarse_domains, token_sets, write_collapsed
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.plan import EMPTY, Plan, Reuse, make_plan
 from olmix.core.repetition import Scale
-from olmix.data.manifest import TOKENS
 from olmix.data.tokensets import draw_rows, draw_virtual, open_token_sets, read_tokens, rows_of, write_tokens
 from olmix.proxy.recipe import Recipe
 from olmix.runs.record import published, spec_for
-from tests.project import Project
+from tests.project import HERE, Project
 
 LENGTH = 8
 RECIPE = Recipe(
@@ -48,7 +47,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     sizes = {"big": 20_000, "mid": 4_000, "small": 200}
     for k, (name, size) in enumerate(sizes.items()):
         tokens = np.random.default_rng(k).integers(0, 300, size).astype("<u2")
-        write_tokens(TOKENS / f"{name}.npy", tokens)
+        write_tokens(HERE.tokens / f"{name}.npy", tokens)
     return make_plan(Dataset({n: Domain(k + 1, s, None) for k, (n, s) in enumerate(sizes.items())}), EMPTY, Reuse())
 
 
@@ -56,8 +55,8 @@ SCALE = Scale(RECIPE.sequences * LENGTH, 160_000, LENGTH)
 
 
 def test_records_show_the_repetition_of_the_target(plan: Plan) -> None:
-    reasons = write_collapsed(plan, LENGTH, RECIPE.sequences, SCALE)
-    sets = open_token_sets(COLLAPSED, LENGTH)
+    reasons = write_collapsed(HERE, plan, LENGTH, RECIPE.sequences, SCALE)
+    sets = open_token_sets(HERE.collapsed, LENGTH)
     assert {name: each.rows for name, each in sets.items()} == {"big": 250, "mid": 50, "small": 2}
     weights = {"big": 0.5, "mid": 0.3, "small": 0.2}
     spec = spec_for("0000", weights, sets, RECIPE, 0)
@@ -68,19 +67,19 @@ def test_records_show_the_repetition_of_the_target(plan: Plan) -> None:
     # 2.5 sequences are not whole ones, and olmix says so.
     assert set(reasons) == {"small"}
     assert reasons["small"] == "2.5 sequences are its part, and 2 are taken"
-    write_collapsed(plan, LENGTH, RECIPE.sequences, None)
-    assert open_token_sets(COLLAPSED, LENGTH)["mid"].rows == 499
+    write_collapsed(HERE, plan, LENGTH, RECIPE.sequences, None)
+    assert open_token_sets(HERE.collapsed, LENGTH)["mid"].rows == 499
 
 
 def test_the_part_is_of_all_the_sample_and_the_sample_stays(plan: Plan) -> None:
-    sets = token_sets(plan, LENGTH, SCALE)
-    whole = rows_of(read_tokens(TOKENS / "big.npy"), LENGTH)
+    sets = token_sets(HERE, plan, LENGTH, SCALE)
+    whole = rows_of(read_tokens(HERE.tokens / "big.npy"), LENGTH)
     part = rows_of(read_tokens(sets["big"].path), LENGTH)
     places = [int(np.flatnonzero((whole == row).all(axis=1))[0]) for row in part]
     assert len(set(places)) == 250
     assert np.abs(np.histogram(places, 5, (0, len(whole)))[0] - 50).max() < 20, "rows from every fifth of the sample"
-    assert len(read_tokens(TOKENS / "big.npy")) == 20_000
-    assert sets["big"].identity != token_sets(plan, LENGTH, None)["big"].identity
+    assert len(read_tokens(HERE.tokens / "big.npy")) == 20_000
+    assert sets["big"].identity != token_sets(HERE, plan, LENGTH, None)["big"].identity
 
 
 def test_a_smaller_part_is_of_the_larger_and_a_part_of_all_rows_the_whole() -> None:
@@ -93,7 +92,7 @@ def test_a_smaller_part_is_of_the_larger_and_a_part_of_all_rows_the_whole() -> N
 
 
 def test_members_of_the_virtual_domain_repeat_as_the_target_s_do(plan: Plan) -> None:
-    sets = token_sets(plan, LENGTH, SCALE)
+    sets = token_sets(HERE, plan, LENGTH, SCALE)
     drawn = draw_virtual({"big": 0.5, "mid": 0.5}, sets, LENGTH, RECIPE.sequences)
     mid = rows_of(read_tokens(sets["mid"].path), LENGTH)
     times = [int((drawn == row).all(axis=1).sum()) for row in mid]
@@ -104,7 +103,7 @@ def test_members_of_the_virtual_domain_repeat_as_the_target_s_do(plan: Plan) -> 
 def test_a_domain_whose_shards_are_only_a_sample_of_it_is_named(plan: Plan) -> None:
     domains = {**plan.dataset.domains, "mid": replace(plan.dataset.domains["mid"], tokens=100_000)}
     declared = replace(plan, dataset=Dataset(domains))
-    sets = token_sets(declared, LENGTH, SCALE)
+    sets = token_sets(HERE, declared, LENGTH, SCALE)
     assert coarse_domains(declared, sets, SCALE)["mid"] == "1250 sequences are its part, and its shards hold 499"
 
 

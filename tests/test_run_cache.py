@@ -50,9 +50,8 @@ class Clone:
         (self.root / ".dvc/config").write_text("\n".join(lines) + "\n")
 
     def cache(self, patience: float = 20.0) -> RunCache:
-        os.chdir(self.root)
         self.said = []
-        return RunCache(self.said.append, patience)
+        return RunCache(self.root, self.said.append, patience)
 
     def find(self, entries: Sequence[Entry], patience: float = 20.0) -> dict[Entry, list[Candidate]]:
         return self.cache(patience).find(entries)
@@ -273,7 +272,7 @@ def test_dvc_has_the_same_names_and_restores_the_files(project: Clone) -> None:
     ours = {path.relative_to(project.root): path.read_bytes() for path in entry_paths(project.root / ".dvc/cache", ONE)}
     (project.root / ONE.input_path).parent.mkdir(parents=True)
     (project.root / ONE.input_path).write_bytes(ONE.input)
-    with Repo(str(project.root)) as repo:
+    with contextlib.chdir(project.root), Repo() as repo:
         what = {"cmd": ONE.command, "deps": [ONE.input_path], "outs": list(ONE.outputs)}
         stage = create_stage(PipelineStage, repo=repo, path="dvc.yaml", **what)
         for path in ONE.outputs:
@@ -489,8 +488,7 @@ def test_no_remote_is_said_only_when_there_was_something_to_look_for(project: Cl
         assert cache.find([ONE, TWO]).keys() == {ONE}
     _one_line(project.said, "no default DVC remote", "dvc remote add -d")
     later: list[str] = []
-    with contextlib.chdir(project.root):
-        assert RunCache(later.append, said=[NO_REMOTE]).find([TWO]) == {}
+    assert RunCache(project.root, later.append, said=[NO_REMOTE]).find([TWO]) == {}
     assert later == []
 
 
@@ -641,8 +639,8 @@ def test_another_dvc_whose_internals_differ(colleague: tuple[Clone, Path], monke
 def _elsewhere(clone: Clone, work: str) -> subprocess.CompletedProcess[str]:
     """Work with the run-cache in a process of its own, which prints the warnings."""
     program = (
-        "from olmix.pipeline import RunCache\nfrom tests.test_run_cache import ONE, TWO\n"
-        f"entries = [ONE, TWO]\ncache = RunCache(print, patience=2.0)\n{work.replace('; ', chr(10))}\n"
+        "from pathlib import Path\nfrom olmix.pipeline import RunCache\nfrom tests.test_run_cache import ONE, TWO\n"
+        f"entries = [ONE, TWO]\ncache = RunCache(Path(), print, patience=2.0)\n{work.replace('; ', chr(10))}\n"
     )
     command = [sys.executable, "-c", program]
     environment = ENVIRONMENT | CREDENTIALS | {"PYTHONPATH": str(REPOSITORY)}
@@ -652,8 +650,7 @@ def _elsewhere(clone: Clone, work: str) -> subprocess.CompletedProcess[str]:
 
 
 def _store_many(root: Path, entries: Sequence[Entry], start: Any, said: Any) -> None:
-    os.chdir(root)
-    cache = RunCache(said.put)
+    cache = RunCache(root, said.put)
     cache.held(entries)  # DVC is imported and open
     start.wait()
     for _ in range(5):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from olmix.config import runtime as runtime_module
-from olmix.config.runtime import RUNTIME, Runtime, load_runtime
+from olmix.config.runtime import Runtime, load_runtime
 from olmix.cores import cores
 from olmix.errors import ConfigError
 from olmix.runs.journal import Journal
@@ -17,16 +17,16 @@ from olmix.runs.local import LocalEngine
 from olmix.runs.ray_cluster import RayEngine
 from olmix.runs.slurm import SlurmEngine
 from tests import project as project_module
-from tests.project import Project
+from tests.project import HERE, Project
 from tests.slurm import Cluster, slurm  # noqa: F401  # a fixture
 
 
 def test_runtime_has_defaults_and_refuses_unknown_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_runtime() == Runtime()
-    RUNTIME.write_text("worker: 3\n")
+    assert load_runtime(HERE) == Runtime()
+    HERE.runtime.write_text("worker: 3\n")
     with pytest.raises(ConfigError, match=r"runtime\.yaml: worker: unknown key; did you mean workers\?"):
-        load_runtime()
+        load_runtime(HERE)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_runtime_has_defaults_and_refuses_unknown_keys(tmp_path: Path, monkeypat
 )
 def test_bad_runtime_is_one_line(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    RUNTIME.write_text(text)
+    HERE.runtime.write_text(text)
     with pytest.raises(ConfigError, match=f"runtime.yaml: {message}") as error:
-        load_runtime()
+        load_runtime(HERE)
     assert "\n" not in str(error.value)
-    RUNTIME.write_text("# nothing set\n")
-    assert load_runtime() == Runtime()
+    HERE.runtime.write_text("# nothing set\n")
+    assert load_runtime(HERE) == Runtime()
 
 
 def opened(tmp_path: Path, **settings: object) -> Any:

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from olmix.artifacts.mixture_file import write_mixture
-from olmix.artifacts.proposal import HEADING, Target, propose
 from olmix.core.dataset import Dataset, Domain
+from olmix.core.limits import Target
 from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import Reuse, make_plan
 from olmix.core.seeds import named_key
+from olmix.stages.propose import HEADING, propose
 from tests.swarm_tables import Swarm, olmix
 
 DOMAINS = {

@@ -29,6 +29,7 @@ from olmix.runs.local import LocalEngine
 from olmix.runs.record import spec_for
 from olmix.runs.slurm import SlurmEngine, SlurmSettings
 from olmix.runs.training_job import TrainingJob
+from tests.project import HERE
 from tests.slurm import Cluster, slurm, why_not
 
 __all__ = ["slurm"]
@@ -75,7 +76,7 @@ def drive(
     workers: int | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    journal = Journal()
+    journal = Journal(HERE.state)
     return run_jobs(todo, journal, lambda: SlurmEngine(journal, Setup(), settings, workers), report)
 
 
@@ -146,7 +147,7 @@ def test_a_swarm_is_the_same_bytes_as_trained_here(slurm: Cluster, project: Path
 
 def test_jobs_that_slurm_ends_are_lost_and_trained_again(slurm: Cluster, project: Path) -> None:
     todo = jobs(2, LONG)
-    with SlurmEngine(Journal(), Setup(), SETTINGS) as engine:
+    with SlurmEngine(Journal(HERE.state), Setup(), SETTINGS) as engine:
         engine.start(todo)
         ids = [f"{submitted(slurm)[0]['ArrayJobId']}_{place}" for place in range(2)]
         waiting = {0: (), 1: ("--signal=USR2",)}  # as people cancel, and what comes before a time limit
@@ -169,7 +170,9 @@ def test_jobs_that_slurm_ends_are_lost_and_trained_again(slurm: Cluster, project
 
 def test_a_job_that_is_gone_without_a_word_says_what_slurm_knows(slurm: Cluster, project: Path) -> None:
     python = [sys.executable, "-c", "import sys, time; time.sleep(1); sys.exit('no olmix \"here\"')"]
-    with SlurmEngine(Journal(), Setup(), dataclasses.replace(SETTINGS, python=shlex.join(python)), 1) as engine:
+    with SlurmEngine(
+        Journal(HERE.state), Setup(), dataclasses.replace(SETTINGS, python=shlex.join(python)), 1
+    ) as engine:
         engine.start(jobs(2))
         array = submitted(slurm)[0]["ArrayJobId"]
         slurm.ask("scancel", f"{array}_1")
@@ -213,7 +216,7 @@ def test_drivers_that_are_killed_leave_jobs_that_the_next_one_takes_up(slurm: Cl
 
 def test_an_interrupt_says_what_goes_on_and_how_to_end_it(slurm: Cluster, project: Path) -> None:
     settings = SlurmSettings(partition="main", gpus=1, cpus=2, memory="100M", minutes=7)
-    with SlurmEngine(Journal(), Setup(), settings) as engine:
+    with SlurmEngine(Journal(HERE.state), Setup(), settings) as engine:
         engine.start(jobs(2, LONG))
         message = engine.interrupt()
     found = re.fullmatch(r"2 jobs go on in Slurm, and dvc repro takes them up; (scancel \d+) ends them", message)
@@ -221,7 +224,7 @@ def test_an_interrupt_says_what_goes_on_and_how_to_end_it(slurm: Cluster, projec
     shown = submitted(slurm)[0]
     assert (shown["Partition"], shown["NumCPUs"], shown["MinMemoryNode"]) == ("main", "2", "100M")
     assert (shown["TresPerNode"], shown["TimeLimit"]) == ("gres:gpu:1", "00:07:00")
-    with SlurmEngine(Journal(), Setup(), settings) as engine:
+    with SlurmEngine(Journal(HERE.state), Setup(), settings) as engine:
         engine.start(jobs(2, LONG))
         slurm.ask(*found[1].split())
         assert {ending.how for ending in all_endings(engine, 2)} == {"lost"}
@@ -276,7 +279,7 @@ def test_a_controller_that_is_away_for_a_moment_loses_nothing(
     own_cluster: Cluster, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     todo = jobs(1, LONG)
-    with SlurmEngine(Journal(), Setup(), SETTINGS) as engine:
+    with SlurmEngine(Journal(HERE.state), Setup(), SETTINGS) as engine:
         engine.start(todo)
         own_cluster.stop_controller()
         time.sleep(0.3)

@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 import yaml
 
-from olmix.artifacts.law_file import fit_laws, write_fit
+from olmix.artifacts.law_file import write_fit
 from olmix.artifacts.mixture_file import MixtureFile
-from olmix.artifacts.plan_file import PLAN, plan_to_json
-from olmix.artifacts.proposal import Target, propose
+from olmix.artifacts.plan_file import plan_to_json
 from olmix.core.dataset import Dataset, Domain
+from olmix.core.limits import Target
 from olmix.core.plan import EMPTY, Reuse, make_plan
 from olmix.core.seeds import generator, named_key
 from olmix.files import write_json
 from olmix.fit.fitting import FitSettings
 from olmix.fit.sweep import SAME_CHOICE
-from tests.project import ENVIRONMENT, REPOSITORY
+from olmix.stages.fit import fit_laws
+from olmix.stages.propose import propose
+from tests.project import ENVIRONMENT, HERE, REPOSITORY
 from tests.public_swarms import FOLDER, needs_swarms
 from tests.swarm_tables import DOMAINS, SWEEP, TABLES, TOKENS, Swarm, olmix, succeeds, text
 from tests.test_outputs import results
@@ -246,8 +248,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MixtureFile:
     swarm = results(12)
     weights = {"t0": 3.0, "t1": 1.0}
     fit = fit_laws(swarm, swarm.runs, weights, FitSettings(replicates=0))
-    write_json(PLAN, plan_to_json(plan))
-    write_fit(fit)
+    write_json(HERE.plan, plan_to_json(plan))
+    write_fit(HERE, fit)
     return propose(plan, fit.laws, weights, Target(10_000, 4), params["solve"]["kl"])
 
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from olmix.core.plan import Plan
 from olmix.core.repetition import Scale
 from olmix.core.virtual import VIRTUAL
-from olmix.data.manifest import TOKENS
 from olmix.data.tokensets import (
     TokenSet,
     draw_rows,
@@ -23,34 +21,32 @@ from olmix.data.tokensets import (
     write_tokens,
 )
 from olmix.files import output_folder
-from olmix.runs.journal import JOURNAL
+from olmix.project import Project
 
-COLLAPSED = Path("build/collapsed")
-# Token sets that are cut for simulated repetition and belong to no output.
-CUT = JOURNAL / "repetition"
 # Under so many sequences the rounding of simulated repetition is more than a tenth of it.
 COARSE = 5
 
 
 def token_sets(
-    plan: Plan, sequence_length: int, scale: Scale | None, names: Collection[str] | None = None
+    project: Project, plan: Plan, sequence_length: int, scale: Scale | None, names: Collection[str] | None = None
 ) -> dict[str, TokenSet]:
     """What runs draw from, by domain: the samples of `build/tokens/`, all or those of `names`, cut for simulated
     repetition by `scale`."""
-    sets = open_token_sets(TOKENS, sequence_length, names)
+    sets = open_token_sets(project.tokens, sequence_length, names)
     if scale is None:
         return sets
-    return {name: _cut(sets[name], scale.rows(plan.dataset.domains[name].tokens), sequence_length) for name in sets}
+    rows = {name: scale.rows(plan.dataset.domains[name].tokens) for name in sets}
+    return {name: _cut(project, sets[name], rows[name], sequence_length) for name in sets}
 
 
-def _cut(token_set: TokenSet, rows: int, sequence_length: int) -> TokenSet:
+def _cut(project: Project, token_set: TokenSet, rows: int, sequence_length: int) -> TokenSet:
     """Rows from all over a sample, as many as a proxy may be shown."""
     if rows >= token_set.rows:
         return token_set
     tokens = draw_rows(read_tokens(token_set.path), token_set.identity, rows, sequence_length)
     identity = identity_of(tokens)
     # Named by its content: a run that is under way reads what it was given, whatever is planned meanwhile.
-    path = CUT / f"{identity}.npy"
+    path = project.cut / f"{identity}.npy"
     if not path.exists():
         write_tokens(path, tokens)
     return replace(token_set, path=path, identity=identity, rows=rows)
@@ -69,19 +65,21 @@ def coarse_domains(plan: Plan, sets: Mapping[str, TokenSet], scale: Scale) -> di
     return reasons
 
 
-def write_collapsed(plan: Plan, sequence_length: int, sequences: int, scale: Scale | None) -> dict[str, str]:
+def write_collapsed(
+    project: Project, plan: Plan, sequence_length: int, sequences: int, scale: Scale | None
+) -> dict[str, str]:
     """Write the token sets of a plan: each affected domain's as it is, the virtual domain's drawn from its members by
     their frozen ratios, `sequences` rows of it, which is all that a run can read.
 
     Returns the domains whose repetition could not be simulated well, and why.
     """
-    output_folder(COLLAPSED, empty=not plan.affected)
+    output_folder(project.collapsed, empty=not plan.affected)
     if not plan.affected:
         return {}
-    sets = token_sets(plan, sequence_length, scale)
+    sets = token_sets(project, plan, sequence_length, scale)
     for name in plan.affected:
-        write_tokens(COLLAPSED / f"{name}.npy", read_tokens(sets[name].path))
+        write_tokens(project.collapsed / f"{name}.npy", read_tokens(sets[name].path))
     if plan.space.members:
         virtual = draw_virtual(plan.space.members, sets, sequence_length, sequences)
-        write_tokens(COLLAPSED / f"{VIRTUAL}.npy", virtual)
+        write_tokens(project.collapsed / f"{VIRTUAL}.npy", virtual)
     return coarse_domains(plan, sets, scale) if scale else {}

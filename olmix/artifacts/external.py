@@ -18,14 +18,12 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from olmix.artifacts.evaluations import EVALUATIONS
-from olmix.artifacts.swarm_file import Swarm
+from olmix.core.swarm import Swarm
 from olmix.errors import DataError, SwarmError
 from olmix.files import output_folder, write_bytes, write_json
+from olmix.project import Project
 from olmix.tables.table import first_few, read_result_table
 
-RATIOS = Path("build/ratios.csv")
-METRICS = (Path("external/metrics.csv"), Path("external/metrics.parquet"))
 # What stands in the outputs of the stages that have nothing to do then.
 ELSEWHERE = (
     "Nothing is trained here: proxy.external is true. The runs are in build/ratios.csv, their metrics in external/."
@@ -44,7 +42,7 @@ def _digest(swarm: Swarm, weights: Mapping[str, float]) -> str:
     return xxhash.xxh3_128_hexdigest(text.encode())[:8]
 
 
-def write_ratios(swarm: Swarm) -> None:
+def write_ratios(project: Project, swarm: Swarm) -> None:
     """Write `build/ratios.csv`: a row a run, its id and its weight on every real domain, so exact that it reads back
     as the same number."""
     ids, domains = run_ids(swarm), sorted(swarm.digests)
@@ -54,7 +52,7 @@ def write_ratios(swarm: Swarm) -> None:
     for run, weights in swarm.rows().items():
         expanded = swarm.space.expand([weights[name] for name in swarm.space.names])
         rows.writerow([ids[run], *(repr(expanded[domain]) for domain in domains)])
-    write_bytes(RATIOS, text.getvalue().encode())
+    write_bytes(project.ratios, text.getvalue().encode())
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,16 @@ class ExternalMetrics:
         return said
 
 
-def read_metrics(swarm: Swarm, tasks: Sequence[str]) -> ExternalMetrics:
+def read_metrics(project: Project, swarm: Swarm, tasks: Sequence[str]) -> ExternalMetrics:
     """Match the metrics file with the runs of `swarm`.
 
     Raises DataError when there are two files, a task has no column, or a number is no BPB. A swarm without runs needs
     no file.
     """
-    there = [path for path in METRICS if path.exists()]
+    there = [path for path in project.external if path.exists()]
     if len(there) > 1:
         raise DataError(f"{' and '.join(map(str, there))}: two files of metrics; remove one")
-    path = there[0] if there else METRICS[0]
+    path = there[0] if there else project.external[0]
     ids = run_ids(swarm)
     if not ids or not there:
         return ExternalMetrics(path, {}, missing=tuple(ids.values()), found=bool(there))
@@ -127,7 +125,7 @@ def _near(task: str, columns: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else f"; the columns are {first_few(columns)}"
 
 
-def write_external_evaluations(swarm: Swarm, metrics: ExternalMetrics) -> None:
+def write_external_evaluations(project: Project, swarm: Swarm, metrics: ExternalMetrics) -> None:
     """Write `build/evaluations/<id>.json` for every run that has every task.
 
     Raises SwarmError when a run has no row yet, or when too few are whole to fit a law.
@@ -138,8 +136,8 @@ def write_external_evaluations(swarm: Swarm, metrics: ExternalMetrics) -> None:
         verb = "is" if len(metrics.missing) == 1 else "are"
         raise SwarmError(
             f"{metrics.path}: {state}{len(metrics.missing)} of {len(ids)} runs to train elsewhere {verb} missing: "
-            f"{first_few(metrics.missing)}; their weights are in {RATIOS}; write a row for each: its id in the column "
-            "run, then a column of bits per byte for each task, empty where the run failed; then dvc repro"
+            f"{first_few(metrics.missing)}; their weights are in {project.ratios}; write a row for each: its id in the "
+            "column run, then a column of bits per byte for each task, empty where the run failed; then dvc repro"
         )
     if ids and len(metrics.scores) < needed:
         raise SwarmError(
@@ -147,9 +145,9 @@ def write_external_evaluations(swarm: Swarm, metrics: ExternalMetrics) -> None:
             f"parameters of a law; incomplete: {first_few(metrics.incomplete)}; fill their cells, take the task that "
             "they lack out of tasks.families, or raise swarm.runs_per_domain"
         )
-    output_folder(EVALUATIONS, empty=not ids)
+    output_folder(project.evaluations, empty=not ids)
     rows = swarm.rows()
     for run, scores in metrics.scores.items():
         tasks = {task: {"bpb": bpb, "identity": None} for task, bpb in scores.items()}
         row = {"run": run, "runs": [run], "weights": rows[run], "version": None, "tasks": tasks}
-        write_json(EVALUATIONS / f"{ids[run]}.json", row)
+        write_json(project.evaluations / f"{ids[run]}.json", row)

@@ -18,8 +18,6 @@ from olmix.core.plan import Accepted, Reuse
 from olmix.errors import MixtureError
 from olmix.files import read_yaml, write_bytes
 
-ACCEPTED = Path("mixtures/accepted.yaml")
-PROPOSED = Path("mixtures/proposed.yaml")
 DECIMALS = 6
 # What sections that people write by hand must hold, for what is shown of them.
 _NUMBERS = {"target": ("tokens", "repetition"), "measured": ("bpb", "seeds")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from olmix.core.changes import Change
@@ -13,8 +12,7 @@ from olmix.core.plan import Plan
 from olmix.core.virtual import CollapsedSpace
 from olmix.errors import MixtureError
 from olmix.files import read_json
-
-PLAN = Path("build/plan.json")
+from olmix.project import Project
 
 
 def change_to_json(change: Change) -> dict[str, Any]:
@@ -60,9 +58,9 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def plan_from_json(content: Any) -> Plan:
-    """The plan that `plan_to_json` wrote."""
-    dataset = dataset_from_json(content["domains"], str(PLAN), content["dataset"]["tokenizer"])
+def plan_from_json(content: Any, where: str) -> Plan:
+    """The plan that `plan_to_json` wrote; errors name `where`."""
+    dataset = dataset_from_json(content["domains"], where, content["dataset"]["tokenizer"])
     base = {
         name: Share(row["weight"], row["tokens"], from_hex(row["digest"], name))
         for name, row in content["base"]["domains"].items()
@@ -78,6 +76,6 @@ def plan_from_json(content: Any) -> Plan:
     )
 
 
-def read_plan() -> Plan:
+def read_plan(project: Project) -> Plan:
     """The plan of this pipeline."""
-    return plan_from_json(read_json(PLAN))
+    return plan_from_json(read_json(project.plan), str(project.plan))

@@ -6,39 +6,26 @@ weights, byte for byte: what DVC's run-cache names single runs by, so that `dvc 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from olmix.artifacts.swarm_file import Swarm
-from olmix.core.seeds import named_key
-from olmix.data.tokensets import TokenSet
+from olmix.core.swarm import Swarm
 from olmix.errors import DataError, TrainingError
 from olmix.files import output_folder, read_json, write_bytes, write_json
+from olmix.project import Project
 from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 from olmix.runs.engine import Outcome
 from olmix.runs.journal import Journal, file_digest
-from olmix.runs.record import RunSpec, published, spec_for
+from olmix.runs.record import RunSpec, published
 
-PROXIES = Path("build/proxies")
-KEPT = PROXIES / "journal"
-
-
-def repeat_seed(seed: int, repeat: int) -> int:
-    """The seed of a mixture's run: the swarm's own for its first run, another for each repeat of it."""
-    return seed if not repeat else named_key("swarm", "repeat", seed, repeat) % 2**31
+# Below an output's folder: the journal's own files of its runs.
+KEPT = "journal"
 
 
-def swarm_specs(swarm: Swarm, sets: Mapping[str, TokenSet], recipe: Recipe, seed: int) -> list[RunSpec]:
-    """The runs of every mixture of the swarm."""
-    return [
-        spec_for(run, weights, sets, recipe, repeat_seed(seed, repeat))
-        for (run, weights), repeat in zip(swarm.rows().items(), swarm.repeats, strict=True)
-    ]
-
-
-def publish_runs(specs: list[RunSpec], outcome: Outcome, swarm: Swarm, journal: Journal, keep_weights: bool) -> None:
+def publish_runs(
+    project: Project, specs: list[RunSpec], outcome: Outcome, swarm: Swarm, journal: Journal, keep_weights: bool
+) -> None:
     """Write the finished runs of `specs` to `build/proxies/`.
 
     Raises TrainingError when so many were set aside that no law can be fitted: the stage has then not succeeded.
@@ -50,15 +37,15 @@ def publish_runs(specs: list[RunSpec], outcome: Outcome, swarm: Swarm, journal: 
             f"{len(outcome.failed)} runs failed, {len(mixtures)} mixtures have a run, and a law needs {needed}: "
             f"{next(iter(outcome.failed.values()))}"
         )
-    output_folder(PROXIES, empty=not specs)
+    output_folder(project.proxies, empty=not specs)
     names: dict[str, list[str]] = {}
     for spec in specs:
         names.setdefault(spec.key, []).append(spec.name)
     for spec in specs:
         if spec.key in outcome.results and spec.name == names[spec.key][0]:
             record = published(spec, names[spec.key], outcome.results[spec.key], swarm.expanded(spec.weights))
-            keep_run(spec.key, journal, KEPT, keep_weights)
-            write_json(PROXIES / f"{spec.key}.json", record)
+            keep_run(spec.key, journal, project.proxies / KEPT, keep_weights)
+            write_json(project.proxies / f"{spec.key}.json", record)
 
 
 def keep_run(key: str, journal: Journal, folder: Path, keep_weights: bool) -> None:
@@ -68,24 +55,26 @@ def keep_run(key: str, journal: Journal, folder: Path, keep_weights: bool) -> No
         write_bytes(folder / f"{key}.safetensors", journal.weights_path(key).read_bytes())
 
 
-def weights_of(key: str, journal: Journal) -> Path:
+def weights_of(project: Project, key: str, journal: Journal) -> Path:
     """Where a run's weights are: in `build/proxies/` when they are kept, else in the journal, if they still are."""
-    kept = KEPT / f"{key}.safetensors"
+    kept = project.proxies / KEPT / f"{key}.safetensors"
     return kept if kept.exists() else journal.weights_path(key)
 
 
-def read_runs(keep_weights: bool, recipe: Recipe) -> dict[str, dict[str, Any]]:
+def read_runs(project: Project, keep_weights: bool, recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Records by key; raises DataError for a run of another recipe, or of another version of the training code, and
     when weights are not those that the record was written for."""
     records, again = {}, "dvc repro -f -s train trains again, then dvc repro"
-    for path in sorted(PROXIES.glob("*.json")):
+    for path in sorted(project.proxies.glob("*.json")):
         record = read_json(path)
         if record["version"] != RECIPE_VERSION:
             raise DataError(f"{path}: a run of version {record['version']}, this olmix has {RECIPE_VERSION}; {again}")
         if record["recipe"] != asdict(recipe):
             raise DataError(f"{path}: not a run of the recipe of params.yaml: proxy; {again}")
-        weights = KEPT / f"{path.stem}.safetensors"
+        weights = project.proxies / KEPT / f"{path.stem}.safetensors"
         if keep_weights and (not weights.exists() or file_digest(weights) != record["weights_digest"]):
-            raise DataError(f"{weights}: not the weights that {path.name} names; remove {PROXIES} and run dvc repro")
+            raise DataError(
+                f"{weights}: not the weights that {path.name} names; remove {path.parent} and run dvc repro"
+            )
         records[path.stem] = record
     return records

@@ -6,57 +6,61 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from olmix.artifacts.mixture_file import ACCEPTED, PROPOSED, MixtureFile, read_mixture, write_mixture
+from olmix.artifacts.mixture_file import MixtureFile, read_mixture, write_mixture
 from olmix.artifacts.plan_file import read_plan
 from olmix.artifacts.proposal import mixture_file
-from olmix.artifacts.validation import LABELS, PROPOSAL, VALIDATION, contenders, gain_of
+from olmix.artifacts.validation import gain_of
 from olmix.config.keys import stale
 from olmix.config.params import Params, load_params
+from olmix.core.contenders import LABELS, PROPOSAL, contenders
 from olmix.core.mixture import kl_divergence
 from olmix.core.quantise import quantise_within
 from olmix.errors import PipelineError
 from olmix.files import read_json
+from olmix.project import Project
 
 HEADING = "The accepted mixture: what the next change of the data is planned from. Written by `olmix accept`."
 
 
-def accept(name: str, anyway: bool) -> str:
+def accept(project: Project, name: str, anyway: bool) -> str:
     """Write a mixture of the validation, the proposal or a baseline by `name`, to `mixtures/accepted.yaml`, with the
     base that it was planned from; returns what to say.
 
     Raises PipelineError when there is no such mixture, the pipeline is not up to date, or, unless `anyway`, the mixture
     was not measured, or another one was measured better by more than the error.
     """
-    if not PROPOSED.exists():
-        raise PipelineError(f"{PROPOSED}: no proposal yet; run dvc repro first")
-    params, proposed, accepted = load_params(), read_mixture(PROPOSED), read_mixture(ACCEPTED)
+    if not project.proposed.exists():
+        raise PipelineError(f"{project.proposed}: no proposal yet; run dvc repro first")
+    params, proposed, accepted = load_params(project), read_mixture(project.proposed), read_mixture(project.accepted)
     reuse, pipeline = params.reuse_settings(), stale(params)
     if pipeline.advice:
         raise PipelineError(pipeline.advice)
     chosen = proposed if name == PROPOSAL else _baseline(name, proposed, params)
-    validation = read_json(VALIDATION) if VALIDATION.exists() else {}
+    validation = read_json(project.validation) if project.validation.exists() else {}
     measured = _measured(name, validation)
     holds = (accepted.dataset, accepted.mixture, accepted.reuse, accepted.sections.get("measured"))
     # Accepting makes `plan` stale, which changes nothing.
     if holds == (chosen.dataset, chosen.mixture, reuse, measured) and set(pipeline.stages) <= {"plan"}:
-        return f"{ACCEPTED} already holds {LABELS[name]}."
+        return f"{project.accepted} already holds {LABELS[name]}."
     if pipeline.stages:
         changed = ", ".join(pipeline.stages)
         raise PipelineError(f"the pipeline is not up to date ({changed} changed); run dvc repro first")
     if not anyway:
         _require_best(name, validation)
     sections = {**chosen.sections, **({"measured": measured} if measured else {})}
-    write_mixture(ACCEPTED, replace(chosen, base=read_plan().base, reuse=reuse, sections=sections), HEADING)
-    return f"{ACCEPTED} now holds {LABELS[name]}; commit it. The next dvc repro re-runs plan, and nothing else."
+    write_mixture(
+        project.accepted, replace(chosen, base=read_plan(project).base, reuse=reuse, sections=sections), HEADING
+    )
+    return f"{project.accepted} now holds {LABELS[name]}; commit it. The next dvc repro re-runs plan, and nothing else."
 
 
 def _baseline(name: str, proposed: MixtureFile, params: Params) -> MixtureFile:
     """The file of a baseline; raises PipelineError when there is none of this name."""
-    plan, target = read_plan(), params.target_settings()
+    plan, target = read_plan(params.project), params.target_settings()
     caps, names = params.caps(plan.dataset), plan.dataset.names
     mixture = contenders(plan, proposed.mixture.weights, caps).get(name)
     if mixture is None:
-        raise PipelineError(f"{ACCEPTED}: holds no mixture that could be carried over to this dataset")
+        raise PipelineError(f"{params.project.accepted}: holds no mixture that could be carried over to this dataset")
     rounded = quantise_within([mixture[domain] for domain in names], [caps[domain] for domain in names])
     weights = dict(zip(names, rounded.tolist(), strict=True))
     sections = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from olmix.data.source import DomainSource
 from olmix.errors import ConfigError, OlmixError
 from olmix.pipeline import link_is_allowed
 from olmix.progress import Report
+from olmix.project import Project
 from olmix.proxy.tasks import read_task
 from olmix.terminal.progress import ProgressDisplay
 
@@ -92,9 +94,9 @@ class Checked:
         return "\n".join(lines)
 
 
-def check(names: Sequence[str], workers: int | None) -> Checked:
+def check(project: Project, names: Sequence[str], workers: int | None) -> Checked:
     """Check the entries `names`, or all; raises ConfigError for one that is not there."""
-    params = load_params()
+    params = load_params(project)
     tokenizer = params.load_tokenizer()
     passages = _passages(params)
     bound = Bound()
@@ -108,7 +110,7 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
 
     def read(domain: DomainSource, readers: Readers, report: Report) -> _Read | OlmixError:
         try:
-            listed, corpus = _listed(domain)
+            listed, corpus = _listed(project, domain)
             each, whole = examine(listed, domain.reading, passages.texts, bound, readers, report)
             return _Read(listed, corpus, each, whole, domain.domain_names(whole.parts))
         except OlmixError as error:
@@ -128,9 +130,9 @@ def check(names: Sequence[str], workers: int | None) -> Checked:
             content = each[shard.name].content
             if each[shard.name].problem is None and content.documents:
                 shards.setdefault((content.digest, content.documents), []).append((name, shard.place))
-        findings += of_shards(domain, listed, each, whole, corpus)
+        findings += of_shards(project, domain, listed, each, whole, corpus)
         if corpus is None and whole.problem is None:
-            findings += of_manifests(domain, whole, domains[name])
+            findings += of_manifests(project, domain, whole, domains[name])
     findings += duplicated_shards(shards)
     findings += duplicates(found, domains, bound)
     findings += contamination(found, domains, passages.tasks)
@@ -160,10 +162,10 @@ class _Read(NamedTuple):
     domains: dict[str, str]
 
 
-def _listed(domain: DomainSource) -> tuple[list[Shard], Corpus | None]:
+def _listed(project: Project, domain: DomainSource) -> tuple[list[Shard], Corpus | None]:
     """The shards of an entry, and the corpus when they lie elsewhere."""
     if not is_corpus(domain.folder):
-        return shards_here(domain, link_is_allowed), None
+        return shards_here(domain, partial(link_is_allowed, project.root)), None
     corpus = corpus_of(domain)
     return shards_of(domain, corpus.root), corpus
 

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmix.artifacts.collapsed import token_sets
-from olmix.artifacts.evaluations import training_jobs
-from olmix.artifacts.proxies import swarm_specs
-from olmix.artifacts.swarm_file import make_swarm
 from olmix.config.params import Params
 from olmix.config.runtime import Runtime
 from olmix.core.plan import Plan
+from olmix.core.swarm import make_swarm
 from olmix.core.virtual import VIRTUAL
-from olmix.data.manifest import TOKENS, sample_path
+from olmix.data.manifest import sample_path
 from olmix.data.tokenizer import Tokens
 from olmix.data.tokensets import TokenSet, draw_rows, draw_virtual, identity_of, row_count
 from olmix.pipeline import RunCache
+from olmix.project import Project
 from olmix.proxy.recipe import Recipe
+from olmix.runs.jobs import training_jobs
 from olmix.runs.journal import Journal
+from olmix.runs.record import swarm_specs
 from olmix.runs.speed import speeds
 
 # Token sets of more bytes than this are not read only to say which runs are at hand.
@@ -82,11 +83,11 @@ def _duration(hours: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{hours:.1f} h"
 
 
-def cost_of(runtime: Runtime, recipe: Recipe, at_hand: int | None) -> Cost:
+def cost_of(project: Project, runtime: Runtime, recipe: Recipe, at_hand: int | None) -> Cost:
     """The cost of a plan's runs at the speed that runtime.yaml gives, or the last swarm showed."""
     if runtime.flops_per_second is not None:
         return Cost(recipe.flops, float(runtime.flops_per_second), False, at_hand)
-    speed = speeds().get(runtime.place)
+    speed = speeds(project.speeds).get(runtime.place)
     return Cost(recipe.flops, speed, speed is not None, at_hand)
 
 
@@ -96,27 +97,28 @@ def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[st
     `samples` are the token samples of domains whose `build/tokens/` is not what it will be. None when a member of the
     virtual domain is among them or a sample is missing.
     """
-    journal, scale = Journal(), params.scale(recipe)
+    project, scale = params.project, params.scale(recipe)
+    journal = Journal(project.state)
     needed = [*plan.affected, *plan.space.members]
-    files = [sample_path(TOKENS, name) for name in needed if name not in samples]
+    files = [sample_path(project.tokens, name) for name in needed if name not in samples]
     if set(samples) & set(plan.space.members) or not all(path.exists() for path in files):
         return None
     if sum(path.stat().st_size for path in files) > READ_AT_MOST:
         return None
-    sets = token_sets(plan, recipe.sequence_length, scale, [n for n in needed if n not in samples])
+    sets = token_sets(project, plan, recipe.sequence_length, scale, [n for n in needed if n not in samples])
     length = recipe.sequence_length
     for name, tokens in samples.items():
         rows = scale.rows(plan.dataset.domains[name].tokens) if scale else row_count(tokens, length)
         part = draw_rows(tokens, identity_of(tokens), rows, length)
-        sets[name] = TokenSet(name, TOKENS / f"{name}.npy", identity_of(part), row_count(part, length))
+        sets[name] = TokenSet(name, project.tokens / f"{name}.npy", identity_of(part), row_count(part, length))
     if plan.space.members:
         drawn = draw_virtual(plan.space.members, sets, recipe.sequence_length, recipe.sequences)
-        sets[VIRTUAL] = TokenSet(VIRTUAL, TOKENS, identity_of(drawn), len(drawn), in_order=True)
+        sets[VIRTUAL] = TokenSet(VIRTUAL, project.tokens, identity_of(drawn), len(drawn), in_order=True)
     swarm = make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
     specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
     paths, tokenizer = params.task_paths(), params.load_tokenizer()
     jobs = {job.key: job for job in training_jobs(specs, params.proxy.keep_weights, paths, tokenizer, journal)}
     missing = {key: job for key, job in jobs.items() if job.find(journal) is None}
-    held = RunCache(lambda _: None).held([entry for job in missing.values() for entry in job.sought])
+    held = RunCache(project.root, lambda _: None).held([entry for job in missing.values() for entry in job.sought])
     gone = {key for key, job in missing.items() if not held.issuperset(job.sought)}
     return sum(spec.key not in gone for spec in specs)

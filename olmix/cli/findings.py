@@ -11,11 +11,12 @@ from olmix.core.digest import to_hex
 from olmix.data.content import WHOLE, Content
 from olmix.data.corpus import Corpus, require_kept
 from olmix.data.examine import Bound, Examined, copies
-from olmix.data.manifest import MEMORIES, read_manifest
+from olmix.data.manifest import read_manifest
 from olmix.data.memory import recorded
 from olmix.data.shards import Shard
 from olmix.data.source import DomainSource
 from olmix.errors import DataError
+from olmix.project import Project
 
 Severity = Literal["error", "warning"]
 ERROR: Severity = "error"
@@ -44,10 +45,15 @@ class Finding:
 
 
 def of_shards(
-    domain: DomainSource, shards: Sequence[Shard], each: Mapping[str, Examined], whole: Examined, corpus: Corpus | None
+    project: Project,
+    domain: DomainSource,
+    shards: Sequence[Shard],
+    each: Mapping[str, Examined],
+    whole: Examined,
+    corpus: Corpus | None,
 ) -> list[Finding]:
     """Shards that cannot be read, or are not what they were when they were read last."""
-    before = recorded(MEMORIES / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind))
+    before = recorded(project.memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind))
     rows = {} if corpus is None else {n: sum(t.values(), Content()) for n, t in corpus.by_shard.items()}
     findings = []
     for shard in shards:
@@ -132,11 +138,11 @@ def _of_kept(domain: DomainSource, corpus: Corpus) -> list[Finding]:
     return findings
 
 
-def of_manifests(domain: DomainSource, whole: Examined, names: Mapping[str, str]) -> list[Finding]:
+def of_manifests(project: Project, domain: DomainSource, whole: Examined, names: Mapping[str, str]) -> list[Finding]:
     """Domains whose manifest in build/ is of other content."""
     findings = []
     for topic, name in names.items():
-        content, manifest = whole.parts[topic], read_manifest(domain, name)
+        content, manifest = whole.parts[topic], read_manifest(project.manifests, domain, name)
         if manifest is None or manifest["digest"] == to_hex(content.digest):
             continue
         before, now = manifest["documents"], content.documents

@@ -11,9 +11,10 @@ import numpy as np
 
 from olmix.artifacts.fit_report import curve_values, fit_digest, fit_values, trust_values
 from olmix.artifacts.mixture_file import MixtureFile, write_mixture
-from olmix.artifacts.proposal import Target, certificate_section, mixture_file, predicted_section
+from olmix.artifacts.proposal import certificate_section, mixture_file, predicted_section
 from olmix.config.fit_options import FitOptions
 from olmix.core.dataset import Dataset, Domain
+from olmix.core.limits import Target
 from olmix.core.mixture import kl_divergence
 from olmix.core.quantise import quantise_within
 from olmix.core.seeds import named_key

@@ -12,6 +12,7 @@ import click
 
 from olmix import __version__
 from olmix.files import canonical_json, require_folder
+from olmix.project import Project
 from olmix.terminal.exits import OK, SOMETHING_TO_DO, run
 from olmix.terminal.steps import Steps
 
@@ -22,12 +23,25 @@ EXIT_CODES = "Exit codes: 0 done, 1 an error (one line on standard error), 130 i
 
 
 @click.group(epilog=EXIT_CODES)
+@click.option(
+    "-C", "root", metavar="DIR", type=click.Path(path_type=Path), default=".", help="Work as if started in DIR."
+)
 @click.version_option(__version__, message="olmix %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context, root: Path) -> None:
     """Data mixtures as build artefacts: declare domains in params.yaml, run dvc repro, review the mixture as a diff."""
+    context.obj = Project(root)
 
 
-FILE = click.Path(path_type=Path)
+class _File(click.Path):
+    """A path, from the folder that -C names."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        project = ctx.find_object(Project) if ctx else None
+        return (project or Project()).root / str(super().convert(value, param, ctx))
+
+
+FILE = _File()
 
 _TABLE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("ratios", type=FILE, required=False),
@@ -68,12 +82,12 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--exit-code", is_flag=True, help="Exit with 2 when dvc repro would run something.")
 @click.option(
     "--dataset",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Plan for this JSON file instead of data/: {domain: {digest, tokens, source}}.",
 )
 @click.option(
     "--accepted",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Plan from this mixture file instead of mixtures/accepted.yaml.",
 )
 @click.option(
@@ -90,16 +104,19 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--no-reuse", is_flag=True, help="With --dataset: recompute every domain.")
 @click.option("--target-tokens", metavar="N", help="With --dataset: tokens of the target run, such as 1T.")
 @click.option("--repetition", type=float, help="With --dataset: the repetition limit.")
-def plan(as_json: bool, exit_code: bool, dataset: Path | None, accepted: Path | None, **options: Any) -> int:
+@click.pass_obj
+def plan(
+    project: Project, /, as_json: bool, exit_code: bool, dataset: Path | None, accepted: Path | None, **options: Any
+) -> int:
     """Show what dvc repro would do now: what changed, who is affected, and how many proxies it takes."""
     from olmix.cli import plan as planning
 
     if dataset is not None:
-        view = planning.from_files(dataset, accepted, **options)
+        view = planning.from_files(project, dataset, accepted, **options)
     else:
         if any(options.values()):
             raise click.UsageError("these options go with --dataset; in a project params.yaml decides")
-        view = planning.from_project(accepted)
+        view = planning.from_project(project, accepted)
     click.echo(json.dumps(view.to_json(), indent=2) if as_json else view.to_text())
     return SOMETHING_TO_DO if exit_code and view.something_to_do else OK
 
@@ -110,7 +127,10 @@ def plan(as_json: bool, exit_code: bool, dataset: Path | None, accepted: Path | 
 @click.option("--full", is_flag=True, help="Read every shard, also those that look unchanged.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that read.  [default: one a core]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-def scan(names: tuple[str, ...], root: str | None, full: bool, workers: int | None, as_json: bool) -> int:
+@click.pass_obj
+def scan(
+    project: Project, /, names: tuple[str, ...], root: str | None, full: bool, workers: int | None, as_json: bool
+) -> int:
     """Read corpora that lie elsewhere, and write what they hold into their domains' folders.
 
     DOMAIN is an entry of params.yaml: domains or sources; without one, all whose folder holds a manifest.yaml. Only
@@ -119,7 +139,7 @@ def scan(names: tuple[str, ...], root: str | None, full: bool, workers: int | No
     from olmix.cli import scan as scanning
     from olmix.terminal.progress import warn
 
-    scanned = scanning.scan_entries(names, root, full, workers)
+    scanned = scanning.scan_entries(project, names, root, full, workers)
     click.echo(json.dumps(scanning.scan_json(scanned), indent=2) if as_json else scanning.scan_text(scanned))
     for line in scanning.warnings(scanned):
         warn(line)
@@ -130,7 +150,8 @@ def scan(names: tuple[str, ...], root: str | None, full: bool, workers: int | No
 @click.argument("names", metavar="[DOMAIN]...", nargs=-1)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that read.  [default: one a core]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-def check(names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
+@click.pass_obj
+def check(project: Project, /, names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
     """Read every shard again, trust nothing, and say what is not as it was recorded and what that costs.
 
     Shards that are damaged, truncated, gone, or changed without a trace; shards and documents that are there twice,
@@ -138,7 +159,7 @@ def check(names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
     """
     from olmix.cli.check import check as check_entries
 
-    checked = check_entries(names, workers)
+    checked = check_entries(project, names, workers)
     click.echo(json.dumps(checked.to_json(), indent=2) if as_json else checked.to_text())
     return SOMETHING_TO_DO if checked.failed else OK
 
@@ -148,19 +169,20 @@ def check(names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
 @click.option("--natural", is_flag=True, help="Accept the natural mixture.")
 @click.option("--uniform", is_flag=True, help="Accept the uniform mixture.")
 @click.option("--anyway", is_flag=True, help="Accept it though it was not measured, or another was measured better.")
-def accept(carried: bool, natural: bool, uniform: bool, anyway: bool) -> int:
+@click.pass_obj
+def accept(project: Project, /, carried: bool, natural: bool, uniform: bool, anyway: bool) -> int:
     """Make the proposed mixture, or one of the baselines that it was measured against, the accepted one.
 
     Refuses when the pipeline is not up to date, and, without --anyway, a mixture that was never measured or that was
     measured worse than another one by more than the standard error of their difference.
     """
-    from olmix.artifacts.validation import CARRIED, NATURAL, PROPOSAL, UNIFORM
     from olmix.cli.accept import accept as accept_mixture
+    from olmix.core.contenders import CARRIED, NATURAL, PROPOSAL, UNIFORM
 
     chosen = [name for name, given in ((CARRIED, carried), (NATURAL, natural), (UNIFORM, uniform)) if given]
     if len(chosen) > 1:
         raise click.UsageError(f"--{' and --'.join(chosen)}: name one of them")
-    click.echo(accept_mixture(chosen[0] if chosen else PROPOSAL, anyway))
+    click.echo(accept_mixture(project, chosen[0] if chosen else PROPOSAL, anyway))
     return OK
 
 
@@ -168,17 +190,17 @@ def accept(carried: bool, natural: bool, uniform: bool, anyway: bool) -> int:
 @click.argument("a", required=False)
 @click.argument("b", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-def diff(a: str | None, b: str | None, as_json: bool) -> int:
+@click.pass_obj
+def diff(project: Project, /, a: str | None, b: str | None, as_json: bool) -> int:
     """Compare two mixtures: files, git revisions (their proposal), or REVISION:FILE.
 
     Without arguments: the accepted mixture against the proposal; with one: that against the proposal.
     """
-    from olmix.artifacts.mixture_file import ACCEPTED, PROPOSED
     from olmix.cli import diff_view
     from olmix.cli.revisions import mixture_at
 
-    names = (a or str(ACCEPTED), b or str(PROPOSED))
-    before, after = mixture_at(names[0]), mixture_at(names[1])
+    names = (a or _within(project, project.accepted), b or _within(project, project.proposed))
+    before, after = mixture_at(project, names[0]), mixture_at(project, names[1])
     validation = after.validation()
     if as_json:
         click.echo(json.dumps(diff_view.diff_json(before.file, after.file, validation), indent=2))
@@ -190,20 +212,20 @@ def diff(a: str | None, b: str | None, as_json: bool) -> int:
 @cli.command(epilog=EXIT_CODES)
 @click.argument("mixture", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-def show(mixture: str | None, as_json: bool) -> int:
+@click.pass_obj
+def show(project: Project, /, mixture: str | None, as_json: bool) -> int:
     """Show a mixture as a table, led by what was measured; the proposal when none is named."""
-    from olmix.artifacts.mixture_file import PROPOSED
     from olmix.cli import mixture_view
     from olmix.cli.revisions import mixture_at
-    from olmix.config.params import PARAMS, load_params
+    from olmix.config.params import load_params
 
-    named = mixture_at(mixture or str(PROPOSED))
+    named = mixture_at(project, mixture or _within(project, project.proposed))
     validation = named.validation()
     if as_json:
         click.echo(json.dumps(mixture_view.mixture_json(named.file, validation), indent=2))
     else:
         # A mixture of olmix fit is shown where no project is.
-        descriptions = load_params().descriptions if PARAMS.exists() else {}
+        descriptions = load_params(project).descriptions if project.params.exists() else {}
         click.echo(mixture_view.mixture_text(named, validation, descriptions))
     return OK
 
@@ -214,7 +236,8 @@ def show(mixture: str | None, as_json: bool) -> int:
 @click.option("--curve", is_flag=True, default=None, help="Also draw the learning curve of every law.")
 @click.option("--out", type=FILE, help="Folder for mixture.yaml, diagnostics.json and plots.  [default: fit]")
 @click.option("--json", "as_json", is_flag=True, help="Print diagnostics.json for scripts.")
-def fit(as_json: bool, **given: Any) -> int:
+@click.pass_obj
+def fit(project: Project, /, as_json: bool, **given: Any) -> int:
     """Fit a law to tables of a swarm, whoever trained it, and propose a mixture: no project, no DVC.
 
     RATIOS and METRICS are CSV or parquet files that share the run ids of a column run or run_id.
@@ -224,6 +247,8 @@ def fit(as_json: bool, **given: Any) -> int:
     from olmix.cli.plots import draw_fit
 
     options = _fit_options(given)
+    if "out" not in options.model_fields_set:
+        options = options.model_copy(update={"out": project.root / options.out})
     inputs = fitting.read_inputs(options)
     require_folder(options.out / "plots")
     with Steps("fit") as steps:
@@ -242,8 +267,16 @@ def fit(as_json: bool, **given: Any) -> int:
 @click.option("--targets", metavar="LIST", help="Target tokens, such as 1T,5T; by default around --target-tokens.")
 @click.option("--out", type=FILE, help="Folder for sweep.json and sweep.png.  [default: sweep]")
 @click.option("--json", "as_json", is_flag=True, help="Print sweep.json for scripts.")
+@click.pass_obj
 def sweep(
-    as_json: bool, lambdas: str | None, repetitions: str | None, targets: str | None, out: Path | None, **given: Any
+    project: Project,
+    /,
+    as_json: bool,
+    lambdas: str | None,
+    repetitions: str | None,
+    targets: str | None,
+    out: Path | None,
+    **given: Any,
 ) -> int:
     """Solve for every combination of lambda, repetition limit and target tokens, and merge what is one mixture.
 
@@ -261,9 +294,9 @@ def sweep(
     grid = sweeping.grid_of(lambdas, repetitions, targets)
     options = _fit_options(given) if any(given.values()) else None
     named = options.out if options is not None and "out" in options.model_fields_set else None
-    folder = out or named or Path("sweep")
+    folder = out or named or project.root / "sweep"
     with Steps("sweep") as steps:
-        ready = sweeping.ready_tables(options, grid) if options is not None else sweeping.ready_project(grid)
+        ready = sweeping.ready_tables(options, grid) if options is not None else sweeping.ready_project(project, grid)
         require_folder(folder)
         found = ready(steps)
         values = sweep_values(found.cells, found.domains)
@@ -317,6 +350,11 @@ def _number(text: str, option: str) -> float:
         return float(text)
     except ValueError:
         raise click.UsageError(f"{option}: {text!r} is not a number") from None
+
+
+def _within(project: Project, path: Path) -> str:
+    """A file of the project as a user would name it there."""
+    return path.relative_to(project.root).as_posix()
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from olmix.artifacts.mixture_file import MixtureFile
-from olmix.artifacts.validation import LABELS, PROPOSAL
 from olmix.cli.revisions import Named
 from olmix.config.params import load_params
+from olmix.core.contenders import LABELS, PROPOSAL
 from olmix.core.mixture import total_variation
 from olmix.terminal.table import bar, decimals, table
 
@@ -62,7 +62,7 @@ def _unmeasured_line(named: Named, validation: Mapping[str, Any] | None) -> str:
     """Why nothing was measured of a mixture."""
     if not named.is_proposal:
         return f"No measurement is recorded in {named.place}."
-    params = None if validation is None else load_params()
+    params = None if validation is None else load_params(named.project)
     if params is None or params.validation_seeds():
         return "Not measured yet: run dvc repro."
     if params.proxy.external:

@@ -5,32 +5,34 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from olmix.artifacts.mixture_file import ACCEPTED, read_mixture
-from olmix.artifacts.plan_file import PLAN, dataset_from_json, read_plan
-from olmix.artifacts.validation import validation_size
+from olmix.artifacts.mixture_file import read_mixture
+from olmix.artifacts.plan_file import dataset_from_json, read_plan
 from olmix.cli.cost import cost_of, runs_at_hand
-from olmix.cli.current import current_manifests, preflight
+from olmix.cli.current import current_manifests
 from olmix.cli.plan_view import PlanView
 from olmix.config.fields import parse_count
 from olmix.config.keys import stale
-from olmix.config.params import PARAMS, Params, load_params
+from olmix.config.params import Params, load_params
+from olmix.config.preflight import preflight
 from olmix.config.runtime import load_runtime
+from olmix.core.contenders import validation_size
 from olmix.core.limits import domain_caps
 from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
 from olmix.data.manifest import dataset_of
 from olmix.errors import ConfigError
 from olmix.files import read_json
+from olmix.project import Project
 
 # What params.yaml decides in a project; without one, a plan from files takes the recipe's.
 RUNS_PER_DOMAIN, REPETITION = 3, 4.0
 
 
-def from_project(accepted: Path | None) -> PlanView:
-    """The plan of the project in the current folder, as its data is now."""
-    params = load_params()
+def from_project(project: Project, accepted: Path | None) -> PlanView:
+    """The plan of a project, as its data is now."""
+    params = load_params(project)
     manifests, samples = current_manifests(params)
     dataset = dataset_of(manifests)
-    start = read_mixture(accepted or ACCEPTED).accepted
+    start = read_mixture(accepted or project.accepted).accepted
     reuse = params.reuse_settings()
     plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
     preflight(params, plan)
@@ -38,10 +40,12 @@ def from_project(accepted: Path | None) -> PlanView:
     cost = None
     if not params.proxy.external:
         recipe = params.recipe(params.load_tokenizer().vocabulary)
-        cost = cost_of(load_runtime(), recipe, runs_at_hand(params, plan, recipe, samples) if plan.affected else 0)
+        cost = cost_of(
+            project, load_runtime(project), recipe, runs_at_hand(params, plan, recipe, samples) if plan.affected else 0
+        )
     return PlanView(
         plan=plan,
-        start=accepted or ACCEPTED,
+        start=accepted or project.accepted,
         caps=params.caps(dataset),
         runs=swarm_size(plan.dimensions, params.swarm.runs_per_domain) * params.swarm.repeats,
         runs_without_reuse=swarm_size(len(dataset.names), params.swarm.runs_per_domain) * params.swarm.repeats,
@@ -50,7 +54,7 @@ def from_project(accepted: Path | None) -> PlanView:
         unseen=pipeline.unseen,
         advice=pipeline.advice,
         accepted=start.stands_for(dataset, reuse),
-        same_plan=PLAN.exists() and read_plan() == plan,
+        same_plan=project.plan.exists() and read_plan(project) == plan,
         external=params.proxy.external,
         cost=cost,
         token_errors={name: m["tokens_error"] for name, m in manifests.items() if "tokens_error" in m},
@@ -58,6 +62,7 @@ def from_project(accepted: Path | None) -> PlanView:
 
 
 def from_files(
+    project: Project,
     dataset_file: Path,
     accepted: Path | None,
     runs_per_domain: int | None,
@@ -67,9 +72,9 @@ def from_files(
     repetition: float | None,
 ) -> PlanView:
     """A plan for a dataset version that is only described; what no option says, params.yaml says if there is one."""
-    params: Params | None = load_params() if PARAMS.exists() else None
+    params: Params | None = load_params(project) if project.params.exists() else None
     dataset = dataset_from_json(read_json(dataset_file), str(dataset_file))
-    known = accepted or (ACCEPTED if ACCEPTED.exists() else None)
+    known = accepted or (project.accepted if project.accepted.exists() else None)
     start = read_mixture(known).accepted if known else Accepted(EMPTY)
     reuse = Reuse("none" if no_reuse else "full", recompute)
     plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)

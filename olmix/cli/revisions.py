@@ -8,27 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmix.artifacts.mixture_file import PROPOSED, MixtureFile, parse_mixture, read_mixture
-from olmix.artifacts.validation import VALIDATION, read_validation, validation_of
+from olmix.artifacts.mixture_file import MixtureFile, parse_mixture, read_mixture
+from olmix.artifacts.validation import read_validation, validation_of
 from olmix.errors import MixtureError
 from olmix.files import parse_yaml
 from olmix.pipeline import output_at
+from olmix.project import Project
 
 
 @dataclass(frozen=True)
 class Named:
-    """A mixture that somebody named: its file, the place of that, and the git revision it is of, None for the working
-    tree.
+    """A mixture that somebody named: its file, the place of that, the git revision it is of (None for the working
+    tree), and the project.
     """
 
     file: MixtureFile
     place: str
     revision: str | None
+    project: Project
 
     @property
     def is_proposal(self) -> bool:
         """Whether this is the project's own proposal, which dvc repro measures."""
-        return self.revision is None and Path(self.place).resolve() == PROPOSED.resolve()
+        return self.revision is None and Path(self.place).resolve() == self.project.proposed.resolve()
 
     def validation(self) -> dict[str, Any] | None:
         """The validation of this very mixture, the working tree's or its own revision's; None where neither is.
@@ -36,29 +38,30 @@ class Named:
         It is empty for the proposal of a project that validates nothing.
         """
         weights = self.file.mixture.weights
-        found = read_validation(weights)
+        found = read_validation(self.project, weights)
         if found or (found is not None and self.is_proposal):
             return found
-        then = output_at(VALIDATION, self.revision) if self.revision is not None else None
+        project, revision = self.project, self.revision
+        then = output_at(project.root, project.validation, revision) if revision is not None else None
         return validation_of(then, weights) if then else None
 
 
-def mixture_at(name: str) -> Named:
+def mixture_at(project: Project, name: str) -> Named:
     """The mixture that `name` stands for: a file, `REVISION:FILE`, or a git revision (its proposed mixture).
 
     Raises MixtureError when there is no such thing.
     """
     with contextlib.suppress(OSError):  # a name too long for a file
-        if Path(name).is_file():
-            return Named(read_mixture(Path(name)), name, None)
+        if (project.root / name).is_file():
+            return Named(read_mixture(project.root / name), str(project.root / name), None, project)
     revision, _, path = name.partition(":")
-    path = path or str(PROPOSED)
+    path = path or project.proposed.relative_to(project.root).as_posix()
     # "./" is git's way to say: from here, not from the repository's root.
     where = f"{revision}:./{path}"
     if not revision or revision.startswith("-"):
         raise MixtureError(f"{name}: neither a mixture file nor a git revision")
     try:
-        shown = subprocess.run(["git", "show", where], capture_output=True, check=False)  # noqa: S603, S607
+        shown = subprocess.run(["git", "show", where], cwd=project.root, capture_output=True, check=False)  # noqa: S603, S607
     except (OSError, ValueError) as error:
         raise MixtureError(f"{name[:80]}: no such file, and git cannot be asked: {error}") from None
     if shown.returncode:
@@ -66,4 +69,4 @@ def mixture_at(name: str) -> Named:
         raise MixtureError(
             f"{name}: neither a mixture file nor a git revision ({reason[-1] if reason else 'git failed'})"
         )
-    return Named(parse_mixture(parse_yaml(shown.stdout, where), where), f"{revision}:{path}", revision)
+    return Named(parse_mixture(parse_yaml(shown.stdout, where), where), f"{revision}:{path}", revision, project)

@@ -9,19 +9,21 @@ from olmix.config.params import load_params
 from olmix.core.digest import to_hex
 from olmix.data.corpus import MANIFEST, is_corpus
 from olmix.data.corpus_scan import CorpusScan, scan_corpus
-from olmix.data.manifest import MEMORIES
 from olmix.data.parallel import Readers, together
 from olmix.data.sample import bytes_to_keep
 from olmix.data.source import DomainSource
 from olmix.errors import ConfigError
 from olmix.progress import Report
+from olmix.project import Project
 from olmix.terminal.progress import ProgressDisplay
 from olmix.terminal.table import table
 
 
-def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: int | None) -> dict[str, CorpusScan]:
+def scan_entries(
+    project: Project, names: Sequence[str], root: str | None, full: bool, workers: int | None
+) -> dict[str, CorpusScan]:
     """Scan the entries `names`, or all that lie elsewhere; raises ConfigError when there are none."""
-    params = load_params()
+    params = load_params(project)
     tokenizer = params.load_tokenizer()
     budget = bytes_to_keep(params.sample_tokens(tokenizer.vocabulary))
     if root is not None and len(names) != 1:
@@ -39,7 +41,7 @@ def scan_entries(names: Sequence[str], root: str | None, full: bool, workers: in
             )
 
     def scan_one(entry: DomainSource, readers: Readers, report: Report) -> CorpusScan:
-        return scan_corpus(entry, root, MEMORIES, budget, readers, full, report)
+        return scan_corpus(entry, root, project.memories, budget, readers, full, report)
 
     what = next(iter(entries)) if len(entries) == 1 else f"{len(entries)} domains"
     with ProgressDisplay(f"scan {what}", "shards", "bytes") as display:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmix.artifacts.law_file import LAW, read_laws
+from olmix.artifacts.law_file import read_laws
 from olmix.artifacts.plan_file import read_plan
-from olmix.artifacts.proposal import problem_of
 from olmix.cli.fit import caps_of, read_inputs
 from olmix.config.fields import parse_count
 from olmix.config.fit_options import FitOptions
@@ -21,7 +20,9 @@ from olmix.errors import ConfigError, PipelineError
 from olmix.fit.fitting import SwarmFit, fit_swarm
 from olmix.fit.sweep import Cell, sweep
 from olmix.fit.trust import Problem
+from olmix.project import Project
 from olmix.solver.objective import Array
+from olmix.stages.propose import problem_of
 
 LARGEST = 2**63
 TINY = sys.float_info.min
@@ -135,19 +136,19 @@ def _solved(
     )
 
 
-def ready_project(grid: Grid) -> Ready:
-    """What sweeps with the laws of the project in this folder, in the coordinates of its plan.
+def ready_project(project: Project, grid: Grid) -> Ready:
+    """What sweeps with the laws of a project, in the coordinates of its plan.
 
     Raises PipelineError where nothing is recomputed, or nothing has been fitted yet.
     """
-    params = load_params()
-    if not LAW.exists():
-        raise PipelineError(f"{LAW}: no laws here yet; run dvc repro, or name RATIOS and METRICS")
-    plan = read_plan()
+    params = load_params(project)
+    if not project.laws.exists():
+        raise PipelineError(f"{project.laws}: no laws here yet; run dvc repro, or name RATIOS and METRICS")
+    plan = read_plan(project)
     if not plan.affected:
-        raise PipelineError("build/plan.json: nothing is recomputed, so no law is there to sweep with")
+        raise PipelineError(f"{project.plan}: nothing is recomputed, so no law is there to sweep with")
     weights, target = params.task_weights(), params.target_settings()
-    laws = read_laws(weights, params.fit_settings())
+    laws = read_laws(project, weights, params.fit_settings())
     whole = np.ones(len(laws.coordinates))
 
     def caps(tokens: int, repetition: float) -> Array:

@@ -18,9 +18,9 @@ from olmix.config.params import DomainConfig, Params, SourceConfig, load_params
 from olmix.errors import OlmixError, PipelineError
 from olmix.files import canonical_json, read_json, read_yaml, write_bytes
 from olmix.pipeline import stale_stages
+from olmix.project import Project
 from olmix.proxy.recipe import RECIPE_VERSION
 
-DVC, KEYS = Path("dvc.yaml"), Path("build/keys")
 STAGE = "keys"
 AGAIN = f"run dvc repro -f {STAGE}, then dvc repro"
 # Raise a stage's version when it writes something else for the same inputs. When a proxy or its evaluation computes
@@ -116,22 +116,22 @@ def _budget(params: Params) -> Any:
 def write_keys(params: Params) -> None:
     """Write the key of every stage, and remove whatever else is there."""
     keys = stage_keys(params)
-    for path in sorted(KEYS.glob("*")):
+    for path in sorted(params.project.keys.glob("*")):
         if path.name not in {f"{stage}.json" for stage in keys}:
             path.unlink()
     for stage, key in keys.items():
-        write_bytes(_path(stage), canonical_json(key))
+        write_bytes(_path(params.project, stage), canonical_json(key))
 
 
-def _path(stage: str) -> Path:
-    return KEYS / f"{stage}.json"
+def _path(project: Project, stage: str) -> Path:
+    return project.keys / f"{stage}.json"
 
 
-def params_for(stage: str) -> Params:
+def params_for(project: Project, stage: str) -> Params:
     """params.yaml for a stage; raises ConfigError for a bad one, and PipelineError when the stage's key in
     `build/keys/` is not that of this params.yaml and this olmix."""
-    params = load_params()
-    key, path = stage_keys(params)[stage], _path(stage)
+    params = load_params(project)
+    key, path = stage_keys(params)[stage], _path(project, stage)
     known = _recorded(path)
     if known == key:
         return params
@@ -173,13 +173,14 @@ def stale(params: Params) -> Stale:
 
     Raises PipelineError when this is no DVC project, or its dvc.yaml is from before there were keys.
     """
-    declared = read_yaml(DVC) if DVC.exists() else {}
+    path = params.project.pipeline
+    declared = read_yaml(path) if path.exists() else {}
     if not isinstance(declared, dict) or STAGE not in (declared.get("stages") or {}):
-        raise PipelineError(f"{DVC}: no stage {STAGE!r}; take dvc.yaml and stages/ from this version of olmix")
-    found = set(stale_stages())
+        raise PipelineError(f"{path}: no stage {STAGE!r}; take dvc.yaml and stages/ from this version of olmix")
+    found = set(stale_stages(params.project.root))
     changed, upgraded = set(), False
     for stage, key in stage_keys(params).items():
-        known = _recorded(_path(stage))
+        known = _recorded(_path(params.project, stage))
         if known != key:
             changed.add(stage)
             upgraded |= known.get("version", key["version"]) != key["version"]

@@ -10,12 +10,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from olmix.artifacts.proposal import Target
 from olmix.config.fields import Count, Finite, Name, Section, TaskName, check, count
 from olmix.core.dataset import Dataset
-from olmix.core.limits import domain_caps
+from olmix.core.limits import Target, domain_caps
 from olmix.core.plan import Reuse
 from olmix.core.repetition import Scale
 from olmix.core.swarm import Sampling
@@ -25,13 +24,13 @@ from olmix.data.shards import KINDS
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import ConfigError
-from olmix.files import inside, read_yaml
+from olmix.files import read_yaml
 from olmix.fit.fitting import FitSettings
 from olmix.laws.registry import AUTO, law_kinds
+from olmix.project import Project
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.sizes import SIZES, Size, chinchilla_tokens
 
-PARAMS = Path("params.yaml")
 # Leaves of params.yaml that no stage reads.
 COSMETIC = ("descriptions",)
 
@@ -356,6 +355,7 @@ class Params(Section):
     fit: FitConfig
     solve: SolveConfig
     validation: ValidateConfig = Field(alias="validate")
+    _project: Project = PrivateAttr(default_factory=Project)
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
@@ -372,6 +372,11 @@ class Params(Section):
         if not any(self.task_weights().values()):
             raise ValueError("objective.weights: all tasks have weight 0; give one of them more")
         return self
+
+    @property
+    def project(self) -> Project:
+        """The project that this is the params.yaml of."""
+        return self._project
 
     def task_weights(self) -> dict[str, float]:
         """The weight of every task: its own, else its family's, else 1."""
@@ -393,7 +398,7 @@ class Params(Section):
         if config is None:
             raise ConfigError(f"params.yaml: domains: no domain {name!r}; there are {', '.join(self.entries)}")
         section = "domains" if name in self.domains else "sources"
-        folder = inside(Path.cwd(), config.path, f"params.yaml: {section}.{name}.path")
+        folder = self.project.inside(config.path, f"params.yaml: {section}.{name}.path")
         reading = replace(config.reading(), vocabulary=tokenizer.vocabulary, end=tokenizer.end)
         if isinstance(config, SourceConfig):
             return DomainSource(
@@ -403,11 +408,11 @@ class Params(Section):
 
     def tokenizer_path(self) -> Path:
         """The tokenizer.json, inside the project."""
-        return inside(Path.cwd(), self.tokenizer.path, "params.yaml: tokenizer.path")
+        return self.project.inside(self.tokenizer.path, "params.yaml: tokenizer.path")
 
     def task_path(self, task: str) -> Path:
         """The file of a task, inside the project."""
-        return inside(Path.cwd(), self.tasks.path, "params.yaml: tasks.path") / f"{task}.jsonl"
+        return self.project.inside(self.tasks.path, "params.yaml: tasks.path") / f"{task}.jsonl"
 
     def task_paths(self) -> list[Path]:
         """The files of all tasks, in the order of their names."""
@@ -447,7 +452,7 @@ class Params(Section):
         return FitSettings(**self.fit.model_dump())
 
     def target_settings(self) -> Target:
-        """The run that the mixture is for."""
+        """The target training run."""
         return Target(self.target.tokens, self.target.repetition)
 
     def caps(self, dataset: Dataset) -> dict[str, float]:
@@ -464,6 +469,8 @@ class Params(Section):
         return Sampling(swarm.seed, swarm.concentration, swarm.floor, swarm.topic_minimum)
 
 
-def load_params() -> Params:
-    """Read and check params.yaml of the project in the current folder; raises ConfigError, one line."""
-    return check(PARAMS, read_yaml(PARAMS), Params)
+def load_params(project: Project) -> Params:
+    """Read and check params.yaml of a project; raises ConfigError, one line."""
+    params = check(project.params, read_yaml(project.params), Params)
+    params._project = project
+    return params

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -12,6 +11,7 @@ from olmix.config.fields import Count, Finite, Section, check
 from olmix.cores import cores
 from olmix.errors import ConfigError
 from olmix.files import read_yaml
+from olmix.project import Project
 from olmix.proxy.devices import count_gpus
 from olmix.runs.engine import Engine
 from olmix.runs.job import Setup
@@ -19,8 +19,6 @@ from olmix.runs.journal import Journal
 from olmix.runs.local import LocalEngine
 from olmix.runs.ray_cluster import RayEngine, RaySettings
 from olmix.runs.slurm import SlurmEngine, SlurmSettings
-
-RUNTIME = Path("runtime.yaml")
 
 
 def _workers(value: object) -> object:
@@ -109,6 +107,7 @@ class Runtime(Section):
         return self.device
 
 
-def load_runtime() -> Runtime:
+def load_runtime(project: Project) -> Runtime:
     """Read and check runtime.yaml; a project without one runs with its defaults."""
-    return check(RUNTIME, read_yaml(RUNTIME) or {}, Runtime) if RUNTIME.exists() else Runtime()
+    path = project.runtime
+    return check(path, read_yaml(path) or {}, Runtime) if path.exists() else Runtime()

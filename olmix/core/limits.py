@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,14 @@ from numpy.typing import NDArray
 from olmix.core.dataset import Dataset
 from olmix.core.virtual import CollapsedSpace
 from olmix.errors import InfeasibleError
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target training run: R tokens, and the repetition limit k."""
+
+    tokens: int
+    repetition: float
 
 
 def domain_caps(dataset: Dataset, target_tokens: int, limit: float) -> dict[str, float]:

@@ -13,14 +13,18 @@ or the order of the domains. Sources are dense (never under `floor`); topics of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.digest import to_hex
+from olmix.core.plan import Plan, swarm_size
 from olmix.core.quantise import quantise
 from olmix.core.seeds import generator
+from olmix.core.virtual import VIRTUAL, CollapsedSpace
 from olmix.errors import ConfigError, SwarmError
 
 # A variant whose featured topic falls under the minimum is drawn again; each try succeeds with probability > 0.3.
@@ -150,3 +154,44 @@ def _topics(
         f"variant {i}: no draw of {TRIES} gives topic {stuck.name} a share of {sampling.topic_minimum} or more of its "
         "source; lower swarm.topic_minimum"
     )
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """Runs by name, (K, m) weights over the coordinates of `space`, the digests of the real domains, and which repeat
+    of its mixture each run is (0 the first)."""
+
+    space: CollapsedSpace
+    digests: Mapping[str, str]
+    runs: tuple[str, ...]
+    weights: NDArray[np.float64]
+    repeats: tuple[int, ...]
+
+    def rows(self) -> dict[str, dict[str, float]]:
+        """Weights by coordinate for every run."""
+        names = self.space.names
+        return {
+            run: dict(zip(names, row.tolist(), strict=True)) for run, row in zip(self.runs, self.weights, strict=True)
+        }
+
+    def expanded(self, weights: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+        """The real domains behind one run's weights by coordinate: weight and digest."""
+        real = self.space.expand([weights.get(name, 0.0) for name in self.space.names])
+        return {name: {"weight": w, "digest": self.digests[name]} for name, w in real.items() if w > 0}
+
+
+def make_swarm(plan: Plan, runs_per_domain: int, sampling: Sampling, repeats: int = 1) -> Swarm:
+    """Sample the swarm of a plan, each mixture `repeats` times: no run at all when nothing is affected."""
+    digests = {name: to_hex(domain.digest) for name, domain in plan.dataset.domains.items()}
+    natural = plan.space.collapse(plan.dataset.natural)
+    domains = [
+        SwarmDomain(name, VIRTUAL, float(share))
+        if name == VIRTUAL
+        else SwarmDomain(name, digests[name], float(share), plan.dataset.domains[name].source)
+        for name, share in zip(plan.space.names, natural, strict=True)
+    ]
+    size = swarm_size(plan.dimensions, runs_per_domain)
+    weights = sample_swarm(domains, size, sampling) if size else np.zeros((0, len(domains)))
+    runs = [(i, repeat) for i in range(size) for repeat in range(repeats)]
+    names = tuple(f"{i:04d}" + (f"-r{repeat}" if repeat else "") for i, repeat in runs)
+    return Swarm(plan.space, digests, names, np.repeat(weights, repeats, axis=0), tuple(r for _, r in runs))

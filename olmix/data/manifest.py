@@ -21,11 +21,7 @@ from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError, MixtureError
 from olmix.files import read_json, write_json
-from olmix.progress import Report, silent
-
-MANIFESTS = Path("build/manifests")
-TOKENS = Path("build/tokens")
-MEMORIES = Path(".olmix/scan")
+from olmix.progress import Report
 
 Allowed = Callable[[Path], bool]
 
@@ -47,10 +43,10 @@ def prepare(
     limit: int,
     allowed: Allowed,
     readers: Readers,
-    report: Report = silent,
-    manifests: Path = MANIFESTS,
-    tokens: Path = TOKENS,
-    memories: Path = MEMORIES,
+    report: Report,
+    manifests: Path,
+    tokens: Path,
+    memories: Path,
 ) -> dict[str, dict[str, Any]]:
     """Read an entry once and write, for each of its domains, `manifests`/<name>.json and `tokens`/<name>.npy, a sample
     of at most `limit` tokens; in a folder of the entry's name when it is partitioned.
@@ -110,8 +106,8 @@ def scan_entry(
     limit: int,
     allowed: Allowed,
     readers: Readers,
-    report: Report = silent,
-    memories: Path = MEMORIES,
+    report: Report,
+    memories: Path,
 ) -> dict[str, Content]:
     """The content of an entry's domains by name, as it is on disk now, reading only what has changed since the last
     look; `limit` is the size of the sample that will be wanted of it."""
@@ -249,14 +245,13 @@ def manifest_is_current(
     )
 
 
-def read_manifest(domain: DomainSource, name: str) -> dict[str, Any] | None:
-    """The manifest that the pipeline made of the domain `name` of an entry, if any."""
-    folder = MANIFESTS if domain.reading.partition_by is None else MANIFESTS / domain.name
-    path = folder / f"{name}.json"
+def read_manifest(folder: Path, domain: DomainSource, name: str) -> dict[str, Any] | None:
+    """The manifest in `folder` of the domain `name` of an entry, if any."""
+    path = (folder if domain.reading.partition_by is None else folder / domain.name) / f"{name}.json"
     return read_json(path) if path.exists() else None
 
 
-def read_manifests(folder: Path = MANIFESTS) -> dict[str, dict[str, Any]]:
+def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     """The manifests in `folder`, by domain name; raises DataError when two entries make a domain of one name."""
     manifests: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*.json")):
@@ -271,9 +266,9 @@ def sample_path(folder: Path, name: str) -> Path:
     return next(iter(sorted(folder.glob(f"*/{name}.npy"))), folder / f"{name}.npy")
 
 
-def forget_undeclared(domains: Collection[str], sources: Collection[str]) -> None:
+def forget_undeclared(manifests: Path, tokens: Path, domains: Collection[str], sources: Collection[str]) -> None:
     """Remove manifests and samples of entries that are no longer declared."""
-    for root, suffix in ((MANIFESTS, ".json"), (TOKENS, ".npy")):
+    for root, suffix in ((manifests, ".json"), (tokens, ".npy")):
         _remove_others(root, suffix, domains)
         for folder in sorted(path for path in root.glob("*") if path.is_dir()):
             if folder.name not in sources:

@@ -23,9 +23,9 @@ def cache_folder(root: Path) -> Path | None:
         return None
 
 
-def link_is_allowed(target: Path) -> bool:
-    """Whether a shard may resolve to `target`: inside the project, or an object of DVC's cache (linked checkouts)."""
-    root = Path.cwd().resolve()
+def link_is_allowed(root: Path, target: Path) -> bool:
+    """Whether a shard may resolve to `target`: inside the project at `root`, or an object of DVC's cache."""
+    root = root.resolve()
     if target.is_relative_to(root):
         return True
     cache = cache_folder(root)

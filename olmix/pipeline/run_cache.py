@@ -31,16 +31,18 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 class RunCache:
-    """The run-cache of the DVC project in the current folder, as a cache of finished work (`olmix.runs.sharing`).
+    """The run-cache of the DVC project at `root`, as a cache of finished work (`olmix.runs.sharing`).
 
     `warn` gets one line for each kind of trouble, once, and none for the kinds that were `said` before; `patience` is
     how many seconds a silent remote is waited for. Nothing is opened before the first call.
     """
 
-    def __init__(self, warn: Callable[[str], None], patience: float = 20.0, said: Collection[str] = ()) -> None:
+    def __init__(
+        self, root: Path, warn: Callable[[str], None], patience: float = 20.0, said: Collection[str] = ()
+    ) -> None:
         self._warn = warn
         self._patience = patience
-        self._root = Path.cwd()
+        self._root = root
         self._told: set[str] = set(said)
 
     def store(self, entries: Sequence[Entry]) -> bool:

@@ -94,7 +94,7 @@ def run_jobs(
     open_engine: Callable[[], Engine],
     report: Report,
     shared: Shared | None = None,
-    check: Callable[[Sequence[AnyJob]], None] | None = None,
+    check: Callable[[Sequence[AnyJob], Journal], None] | None = None,
 ) -> Outcome:
     """Do what neither the journal nor the shared cache holds, on the engine that `open_engine` opens.
 
@@ -115,7 +115,7 @@ def run_jobs(
     todo = {key: job for key, job in wanted.items() if key not in outcome.results}
     if todo:
         if check is not None:
-            check(list(todo.values()))
+            check(list(todo.values()), journal)
         with open_engine() as engine:
             _Driver(todo, journal, engine, shared, outcome, report).run()
         _collect(todo, journal, outcome)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from olmix.files import canonical_json, write_bytes
+from olmix.project import STATE
 from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 from olmix.proxy.tasks import EncodedTask, load_task, task_to_bytes
 from olmix.runs.job import Setup
-from olmix.runs.journal import JOURNAL, Journal, evaluations_from_bytes
+from olmix.runs.journal import Journal, evaluations_from_bytes
 from olmix.runs.sharing import Candidate, Entry
 
 
@@ -43,9 +44,9 @@ def evaluations_entry(key: str) -> Entry:
     """What a shared cache knows the evaluations of a run by; several people may have measured it on other tasks."""
     return Entry(
         command=f"olmix evaluate {key}",
-        input_path=f"{JOURNAL}/shared/{key}.run.json",
+        input_path=f"{STATE}/shared/{key}.run.json",
         input=canonical_json({"evaluations": key, "version": RECIPE_VERSION}),
-        outputs=(f"{JOURNAL}/shared/{key}.json",),
+        outputs=(f"{STATE}/shared/{key}.json",),
     )
 
 
@@ -89,6 +90,11 @@ class EvaluationJob:
     def inputs(self) -> tuple[Path, ...]:
         """The run's weights and the tasks."""
         return (self.weights, *(task.path for task in self.tasks))
+
+    def moved(self, old: Path, new: Path) -> EvaluationJob:
+        """The same job where the weights and the tasks lie below `new` instead of `old`."""
+        tasks = tuple(replace(task, path=new / task.path.relative_to(old)) for task in self.tasks)
+        return replace(self, weights=new / self.weights.relative_to(old), tasks=tasks)
 
     @property
     def entry(self) -> Entry:

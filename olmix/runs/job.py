@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from olmix.runs.journal import Journal
 from olmix.runs.sharing import Candidate, Entry
@@ -37,7 +37,10 @@ class Job(Protocol):
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """The files that it reads, relative to the project: a worker elsewhere is sent them."""
+        """The files that it reads: a worker elsewhere is sent them."""
+
+    def moved(self, old: Path, new: Path) -> Self:
+        """The same job where its files lie below `new` instead of `old`; ValueError when one lies elsewhere."""
 
     @property
     def entry(self) -> Entry:

@@ -19,8 +19,6 @@ import xxhash
 from olmix.errors import OlmixError
 from olmix.files import canonical_json, read_json, sweep, write_bytes, write_json
 
-JOURNAL = Path(".olmix")
-
 
 def file_digest(path: Path) -> str:
     """xxh3_128 of a file's bytes."""
@@ -58,7 +56,7 @@ def _is_score(score: Mapping[str, Any]) -> bool:
 class Journal:
     """Runs by key and evaluations by run and task."""
 
-    def __init__(self, folder: Path = JOURNAL) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def sweep(self) -> None:

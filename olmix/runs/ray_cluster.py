@@ -33,7 +33,7 @@ from olmix.errors import ConfigError, DataError, TrainingError
 from olmix.files import write_bytes
 from olmix.runs.engine import Ending
 from olmix.runs.job import Job, Setup
-from olmix.runs.journal import JOURNAL, Journal
+from olmix.runs.journal import Journal
 from olmix.runs.ray_connection import connect, import_ray, one_line
 from olmix.runs.ray_node import METER_SECONDS, Input, Meter, Parcel, Returned, do, tidy
 
@@ -209,22 +209,26 @@ class RayEngine:
         inputs = []
         for path in job.inputs:
             if path not in self._sent:
-                self._sent[path] = self._send(path, path)
+                self._sent[path] = self._send(path)
             inputs.append(self._sent[path])
         # A run's evaluations are one file: what was measured goes along, and comes home with what is new.
         known = self._journal.evaluations_path(job.key)
         if known.exists():
-            inputs.append(self._send(known, JOURNAL / known.relative_to(self._journal.folder)))
-        return Parcel(job, self._setup, tuple(inputs))
+            inputs.append(self._send(known))
+        return Parcel(job.moved(self._root, Path()), self._setup, tuple(inputs))
 
-    def _send(self, source: Path, target: Path) -> Input:
-        if target.is_absolute() or ".." in target.parts:
-            raise DataError(f"{target}: lies outside the project; a worker of Ray is sent files of the project alone")
+    @property
+    def _root(self) -> Path:
+        return self._journal.folder.parent
+
+    def _send(self, source: Path) -> Input:
+        if not source.is_relative_to(self._root) or ".." in source.relative_to(self._root).parts:
+            raise DataError(f"{source}: lies outside the project; a worker of Ray is sent files of the project alone")
         try:
             content = np.fromfile(source, dtype=np.uint8)  # an array is read from the store in place, bytes are copied
         except FileNotFoundError:
             raise DataError(f"{source}: no such file, and a run reads it; run dvc repro again") from None
-        return Input(target, xxhash.xxh3_128_hexdigest(content.data), self._ray.put(content))
+        return Input(source.relative_to(self._root), xxhash.xxh3_128_hexdigest(content.data), self._ray.put(content))
 
     def _ending(self, reference: Any) -> Ending:
         job = self._running.pop(reference)

@@ -24,8 +24,9 @@ from typing import Any
 import olmix
 from olmix.errors import ConfigError, OlmixError
 from olmix.files import sweep, write_bytes
+from olmix.project import STATE
 from olmix.runs.job import Job, Setup
-from olmix.runs.journal import JOURNAL, Journal
+from olmix.runs.journal import Journal
 
 # A worker tells its tokens at most this often, and the driver asks for them.
 METER_SECONDS = 1.0
@@ -103,35 +104,32 @@ def do(version: str, parcel: Parcel, meter: Any) -> Returned:
     single_thread()
     count = _Counter(parcel.job.key, meter)
     with _work_folder(f"{type(parcel.job).__name__}-{parcel.job.key}") as folder:
-        os.chdir(folder)
         try:
-            laid = {item.path: _lay(item) for item in parcel.inputs}
-            journal = Journal(JOURNAL)
+            laid = {folder / item.path: _lay(item, folder / item.path) for item in parcel.inputs}
+            journal = Journal(folder / STATE)
             journal.sweep()
-            parcel.job.run(journal, parcel.setup, count)
-            return Returned(_left(laid), count.tokens)
+            parcel.job.moved(Path(), folder).run(journal, parcel.setup, count)
+            return Returned(_left(journal.folder, laid), count.tokens)
         except OlmixError as error:
             return Returned({}, count.tokens, error)
-        finally:
-            os.chdir(_node_folder())
 
 
-def _left(laid: dict[Path, int]) -> dict[Path, bytes]:
+def _left(folder: Path, laid: dict[Path, int]) -> dict[Path, bytes]:
     """The journal's files that were not there before; what is written anew is another inode."""
-    paths = [path for path in sorted(JOURNAL.rglob("*")) if path.is_file() and path.stat().st_ino != laid.get(path)]
-    return {path.relative_to(JOURNAL): path.read_bytes() for path in paths}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_ino != laid.get(path)]
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
-def _lay(item: Input) -> int:
-    """Link an input into the work folder, written once a node; its inode."""
+def _lay(item: Input, path: Path) -> int:
+    """Link an input to `path`, written once a node; its inode."""
     stored = _node_folder() / "files" / item.digest
-    item.path.parent.mkdir(parents=True, exist_ok=True)
-    item.path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     while True:
         # Another job's driver may tidy a file away as long as nothing links to it.
         with contextlib.suppress(FileNotFoundError):
-            os.link(stored, item.path)
-            return item.path.stat().st_ino
+            os.link(stored, path)
+            return path.stat().st_ino
         import ray
 
         write_bytes(stored, ray.get(item.content).data)

@@ -16,6 +16,8 @@ import orjson
 import xxhash
 
 from olmix.core.quantise import largest_remainder
+from olmix.core.seeds import named_key
+from olmix.core.swarm import Swarm
 from olmix.data.tokensets import TokenSet
 from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 
@@ -82,6 +84,19 @@ def spec_for(
     names = sorted(weights, key=lambda n: (sets[n].identity, n))
     counts = largest_remainder(np.array([weights[n] for n in names]), recipe.sequences)
     return RunSpec(name, dict(sorted(zip(names, counts.tolist(), strict=True))), sets, recipe, seed)
+
+
+def repeat_seed(seed: int, repeat: int) -> int:
+    """The seed of a mixture's run: the swarm's own for its first run, another for each repeat of it."""
+    return seed if not repeat else named_key("swarm", "repeat", seed, repeat) % 2**31
+
+
+def swarm_specs(swarm: Swarm, sets: Mapping[str, TokenSet], recipe: Recipe, seed: int) -> list[RunSpec]:
+    """The runs of every mixture of the swarm."""
+    return [
+        spec_for(run, weights, sets, recipe, repeat_seed(seed, repeat))
+        for (run, weights), repeat in zip(swarm.rows().items(), swarm.repeats, strict=True)
+    ]
 
 
 def published(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from olmix.data.tokenizer import Tokens
 from olmix.data.tokensets import TokenSet, identity_of, read_tokens, rows_of
 from olmix.errors import DataError
+from olmix.project import STATE
 from olmix.runs.evaluation_job import adopt_evaluations, evaluations_entry
 from olmix.runs.job import Setup
-from olmix.runs.journal import JOURNAL, Journal
+from olmix.runs.journal import Journal
 from olmix.runs.record import RunSpec
 from olmix.runs.sharing import Candidate, Entry
 
@@ -22,9 +23,9 @@ def run_entry(key: str, content: bytes, with_weights: bool) -> Entry:
     kinds = ("json", "safetensors") if with_weights else ("json",)
     return Entry(
         command=f"olmix run {key}",
-        input_path=f"{JOURNAL}/runs/{key}.spec.json",
+        input_path=f"{STATE}/runs/{key}.spec.json",
         input=content,
-        outputs=tuple(f"{JOURNAL}/runs/{key}.{kind}" for kind in kinds),
+        outputs=tuple(f"{STATE}/runs/{key}.{kind}" for kind in kinds),
     )
 
 
@@ -59,6 +60,12 @@ class TrainingJob:
     def inputs(self) -> tuple[Path, ...]:
         """The token sets that the run reads."""
         return tuple(self.spec.sets[name].path for name in self.spec.used)
+
+    def moved(self, old: Path, new: Path) -> TrainingJob:
+        """The same job where its token sets lie below `new` instead of `old`."""
+        used = {name: self.spec.sets[name] for name in self.spec.used}
+        sets = {name: replace(each, path=new / each.path.relative_to(old)) for name, each in used.items()}
+        return replace(self, spec=replace(self.spec, sets={**self.spec.sets, **sets}))
 
     @property
     def entry(self) -> Entry:

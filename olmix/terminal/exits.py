@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from olmix.errors import OlmixError
+from olmix.project import Project
 
 OK, ERROR, SOMETHING_TO_DO, INTERRUPTED = 0, 1, 2, 130
 
@@ -32,3 +33,8 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
         code = OK
     sys.exit(code)
+
+
+def run_stage(stage: Callable[[Project], None]) -> None:
+    """Run a stage in the working directory, which DVC sets to the project's root, and exit."""
+    run(lambda: stage(Project()))

@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from olmix.config.runtime import Runtime
 from olmix.errors import TrainingError
 from olmix.progress import Progress
+from olmix.project import Project
 from olmix.runs.engine import Outcome, run_jobs
 from olmix.runs.job import Job
 from olmix.runs.journal import Journal
@@ -93,13 +94,13 @@ def warn(line: str) -> None:
 def run_with_progress(
     what: str,
     jobs: Sequence[AnyJob],
-    journal: Journal,
+    project: Project,
     runtime: Runtime,
     shared: Shared,
-    check: Callable[[Sequence[AnyJob]], None] | None = None,
+    check: Callable[[Sequence[AnyJob], Journal], None] | None = None,
 ) -> Outcome:
     """Run `jobs` on the engine that runtime.yaml names, and say on standard error what came of them."""
-    start = time.monotonic()
+    start, journal = time.monotonic(), Journal(project.state)
     with ProgressDisplay(what) as display:
         outcome = run_jobs(jobs, journal, lambda: runtime.open_engine(journal), display, shared, check)
     elapsed = time.monotonic() - start
@@ -110,7 +111,8 @@ def run_with_progress(
         file=sys.stderr,
     )
     if what == SWARM:  # a validation is too small to fill every worker
-        remember_speed([job for job in jobs if isinstance(job, TrainingJob)], outcome, elapsed, runtime.place)
+        training = [job for job in jobs if isinstance(job, TrainingJob)]
+        remember_speed(project.speeds, training, outcome, elapsed, runtime.place)
     names = {job.key: job.name for job in jobs}
     for key, reason in outcome.failed.items():
         warn(f"{names[key]} was set aside: {reason}")

@@ -1,0 +1,36 @@
+"""Whether the pipeline could finish: asked before anything is trained."""
+
+from __future__ import annotations
+
+from olmix.config.params import Params
+from olmix.config.runtime import load_runtime
+from olmix.core.limits import require_feasible
+from olmix.core.plan import Plan
+from olmix.core.swarm import make_swarm
+from olmix.errors import DataError
+from olmix.proxy.tasks import encode_task, read_task
+
+
+def require_limits(params: Params, plan: Plan) -> None:
+    """Raise InfeasibleError when no mixture of a plan meets the limits."""
+    target = params.target_settings()
+    require_feasible(plan.dataset, plan.space, params.caps(plan.dataset), target.tokens, target.repetition)
+
+
+def preflight(params: Params, plan: Plan) -> None:
+    """Raise now what would otherwise stop the pipeline only after its proxies are trained.
+
+    Limits that no mixture meets, a swarm that identifies no law, a recipe whose numbers do not fit, a task that cannot
+    be read. Recipe and tasks are of no account when the proxies are trained elsewhere.
+    """
+    load_runtime(params.project)
+    require_limits(params, plan)
+    make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
+    if params.proxy.external:
+        return
+    tokenizer = params.load_tokenizer()
+    params.recipe(tokenizer.vocabulary)
+    for task in params.tasks.names:
+        if not params.task_path(task).exists():
+            raise DataError(f"{params.task_path(task)}: no such task; add the file or take it out of tasks.families")
+        encode_task(read_task(params.task_path(task)), tokenizer, params.proxy.sequence_length)
