@@ -54,18 +54,24 @@ def denormals() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def built_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Project]:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder that all test processes of this run see; pytest-xdist need not be there."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if hasattr(request.config, "workerinput") else own
+
+
+@pytest.fixture(scope="session")
+def built_once(shared_folder: Path) -> Callable[..., Project]:
     """Build a project once for all test processes: by its name and a function of the folder to make it in."""
-    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
 
     def of(name: str, build: Callable[[Path], Project]) -> Project:
-        ready = shared / name / "ready"
-        with (shared / f"{name}.lock").open("w") as lock:
+        ready = shared_folder / name / "ready"
+        with (shared_folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not ready.exists():
-                build(shared / name / "project")
+                build(shared_folder / name / "project")
                 ready.touch()
-        return Project(shared / name / "project")
+        return Project(shared_folder / name / "project")
 
     return of
 

@@ -152,13 +152,12 @@ def _is_running(stat: Path) -> bool:
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Cluster]:
+def slurm(shared_folder: Path) -> Iterator[Cluster]:
     """The cluster of this test run: whichever test process comes first starts it, the last to leave stops it."""
     if reason := why_not():
         pytest.skip(reason)
-    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    folder, users = shared / "slurm", shared / "slurm.users"
-    with (shared / "slurm.lock").open("w") as lock:
+    folder, users = shared_folder / "slurm", shared_folder / "slurm.users"
+    with (shared_folder / "slurm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         using = int(users.read_text()) if users.exists() else 0
         cluster = Cluster(folder)
@@ -172,7 +171,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[
     os.environ.pop("SLURM_CONF")
     if before is not None:
         os.environ["SLURM_CONF"] = before
-    with (shared / "slurm.lock").open("w") as lock:
+    with (shared_folder / "slurm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         using = int(users.read_text()) - 1
         users.write_text(str(using))
