@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -70,3 +72,10 @@ def test_caps_hold_after_rounding(values: list[float], data: st.DataObject) -> N
     quantised = quantise_within(shares, caps)
     assert np.rint(quantised * 10**6).sum() == 10**6
     assert np.all(quantised <= caps + 1e-12)
+
+
+def test_what_a_cap_has_no_room_for_goes_where_the_rounding_took_most() -> None:
+    # Of 10 units 0.45 is rounded up, which its cap forbids; 0.34 has then lost 0.4 of a unit, and 0.21 only 0.1.
+    rows = [(0.45, 0.45, 0.4), (0.34, 1.0, 0.4), (0.21, 1.0, 0.2)]
+    for shares, caps, expected in (zip(*order, strict=True) for order in permutations(rows)):
+        assert quantise_within(shares, caps, decimals=1).tolist() == list(expected)
