@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix.core.changes import SEARCH_LIMIT, Change, Comparison, compare
-from olmix.core.digest import total
+from olmix.core.digest import MODULUS, total
 from olmix.core.seeds import named_key
 
 A, B, C, D, E = (named_key("content", letter) for letter in "abcde")
@@ -76,6 +78,17 @@ def test_partition_is_found_among_other_changes_by_source_prefix_or_search() -> 
 def test_two_partitions_at_once() -> None:
     comparison = compare({"p": total([A, B]), "q": total([C, D])}, {"a": A, "b": B, "c": C, "d": D})
     assert kinds(comparison) == [("partition", ("a", "b"), ("p",)), ("partition", ("c", "d"), ("q",))]
+
+
+def test_digests_that_add_up_in_half_of_their_bits_are_no_partition() -> None:
+    old = {"pdf": total([A, B])}
+    false = (A + B - C + 2**64) % MODULUS  # C + false has the low 64 bits of A + B
+    changes = compare(old, {"c": C, "d": D, "false": false}).changes
+    assert {change.kind for change in changes} == {"add", "remove"}
+    # Nor does such a pair hide the right one, wherever it stands.
+    for names in permutations("klmn"):
+        new = dict(zip(names, (A, B, C, false), strict=True))
+        assert Change("partition", tuple(sorted(names[:2])), ("pdf",)) in compare(old, new).changes
 
 
 def test_search_limit_is_reached_in_bounded_time_and_gives_up_above_it() -> None:
