@@ -110,6 +110,19 @@ def test_plan_takes_the_errors_of_estimates_from_the_manifests(
     assert f" ± {error:,} tokens\n" in view.to_text()
 
 
+def test_plan_says_that_another_tokeniser_revises_every_domain(accepted: Project) -> None:
+    content = json.loads((accepted.root / "tokenizers/bytes.json").read_text())
+    content["model"]["vocab"]["th"] = len(content["model"]["vocab"])
+    content["model"]["merges"].append(["t", "h"])
+    accepted.write("tokenizers/bytes.json", json.dumps(content))
+    text = accepted.olmix("plan").out
+    web = documents("web")
+    before = sum(len(text) + 1 for text in web)
+    after = before - sum(text.count("th") for text in web)
+    assert f"~ web   revised, {before:,} -> {after:,} tokens\n" in text
+    assert "\nAffected: code, junk, math, web\nVirtual domain: none\n" in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
