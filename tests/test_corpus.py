@@ -14,6 +14,7 @@ import fsspec
 import orjson
 import pytest
 import yaml
+import zstandard
 
 from olmix.data import corpus_scan
 from olmix.data import memory as memory_module
@@ -221,6 +222,19 @@ def test_what_does_not_fit_its_manifest_is_one_clear_line(tmp_path: Path) -> Non
     assert not any(path.exists() for path in places[:2])
 
 
+def test_kept_documents_in_another_order_are_refused(tmp_path: Path) -> None:
+    """The same bag, and so the same digest, but another sample."""
+    scan(tmp_path / "web", write(tmp_path / "disk"))
+    path = tmp_path / "web/kept/all.jsonl.zst"
+    rows = zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes()).splitlines(keepends=True)
+    prepared(tmp_path / "web")
+    for k in (1, 30, len(rows) - 1):
+        swapped = [*rows[: k - 1], rows[k], rows[k - 1], *rows[k + 1 :]]
+        path.write_bytes(zstandard.compress(b"".join(swapped)))
+        with pytest.raises(DataError, match=rf"all\.jsonl\.zst: {k} documents that are not the 60 of manifest\.yaml"):
+            prepared(tmp_path / "web")
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -343,6 +357,10 @@ def test_an_edited_manifest_is_one_clear_line(tmp_path: Path, old: str, new: str
     [
         (("Art", "art"), r"topic 'art' and topic 'Art' would both be the domain web-art; name it in params"),
         (("数学",), r"topic '数学' has no letter of a-z and no digit"),
+        (
+            ("a" * 61,),
+            r"topic 'a{40}': the name web-a{61} is longer than 64; name it in params\.yaml: sources\.web\.names",
+        ),
         (("a\x07b",), r"s\.jsonl:1: field 'topic' of partition_by holds 'a\\x07b', which names no topic"),
         (("a\u2028b",), r"s\.jsonl:1: field 'topic' of partition_by holds 'a\\u2028b', which names no topic"),
     ],
@@ -355,6 +373,11 @@ def test_topics_that_name_no_domain_end_the_scan_before_it_writes(
     with pytest.raises(DataError, match=message):
         scan(tmp_path / "web", tmp_path / "disk", reading=Reading(partition_by="topic"))
     assert not (tmp_path / "web").exists()
+
+
+def test_a_topic_as_long_as_a_name_may_be_is_a_domain_and_a_longer_one_can_be_named(tmp_path: Path) -> None:
+    domain = DomainSource("web", tmp_path, Reading(partition_by="topic"), names={"b" * 200: "short"})
+    assert domain.domain_names(["a" * 60, "b" * 200]) == {"a" * 60: "web-" + "a" * 60, "b" * 200: "web-short"}
 
 
 def test_a_shard_that_where_leaves_empty_has_a_row(tmp_path: Path) -> None:
