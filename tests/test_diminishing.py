@@ -219,10 +219,23 @@ def test_predictions_are_clipped_to_what_the_runs_support():
     assert (wild.predict(np.eye(3))[:, 1] == np.maximum(law.floor, law.lower)[1]).all()
 
 
-def test_a_fitted_law_is_convex_and_read_only():
+def test_a_fitted_law_is_convex_whatever_the_data():
+    for seed in range(10):
+        g = generator("fitted and convex", seed)
+        x = g.dirichlet(np.ones(4), size=12)
+        y = np.exp(x @ g.normal(0, 1.0, (4, 2)) + 0.1 * g.standard_normal((12, 2)))  # some domains do harm
+        law = diminishing(observe(x, y))
+        assert isinstance(law, ConvexLaw)
+        one, other = g.dirichlet(np.ones(4), size=(2, 50))
+        for task in np.eye(2):
+            value = law.objective(task).value
+            for p, q in zip(one, other, strict=True):
+                assert value((p + q) / 2) <= (value(p) + value(q)) / 2 + 1e-12
+
+
+def test_a_fitted_law_is_read_only():
     x, y = swarm(made(3, 2), 20)
     law = diminishing(observe(x, y))
-    assert isinstance(law, ConvexLaw)
     with pytest.raises(ValueError, match="read-only"):
         law.returns[0, 0] = 1
     with pytest.raises(SwarmError, match="task weights"):
