@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import pytest
 
@@ -21,7 +21,7 @@ from olmix.errors import DataError, OlmixError, TrainingError
 from olmix.files import read_json, write_bytes, write_json
 from olmix.progress import Progress
 from olmix.proxy.recipe import Recipe
-from olmix.runs.engine import run_jobs
+from olmix.runs.engine import Ending, run_jobs
 from olmix.runs.job import Setup
 from olmix.runs.journal import Journal, evaluations_from_bytes, evaluations_to_bytes
 from olmix.runs.local import LocalEngine
@@ -140,6 +140,47 @@ def test_a_job_that_fails_twice_is_set_aside_and_named(tmp_path: Path) -> None:
 def test_workers_that_keep_dying_stop_the_stage_with_advice(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"died 3 times without finishing a job; 1 are left: lower runtime.yaml"):
         run(tmp_path, [Job("poison", "die")])
+
+
+class Scripted:
+    """An engine whose jobs end as `script` says, a list of keys and endings at a time."""
+
+    patience = 3
+    advice = "do something"
+
+    def __init__(self, journal: Journal, *script: Sequence[tuple[str, Literal["done", "lost"]]]) -> None:
+        self.journal = journal
+        self.script = list(script)
+
+    def start(self, jobs: Sequence[object]) -> None: ...
+
+    def endings(self, seconds: float) -> list[Ending]:
+        for key, how in (now := self.script.pop(0)):
+            if how == "done":
+                write_json(self.journal.folder / "runs" / f"{key}.json", {"key": key})
+        return [Ending(key, how) for key, how in now]
+
+    def tokens(self) -> int:
+        return 0
+
+    def interrupt(self) -> str:
+        return ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_losses_count_only_while_nothing_else_is_done(tmp_path: Path) -> None:
+    journal, jobs = Journal(tmp_path), [Job("unlucky"), Job("a"), Job("b")]
+    lost: list[Sequence[tuple[str, Literal["done", "lost"]]]] = [[("unlucky", "lost")]] * 2
+    engine = Scripted(journal, *lost, [("a", "done")], *lost, [("b", "done")], *lost, [("unlucky", "done")])
+    assert set(run_jobs(jobs, journal, lambda: engine, lambda _: None).results) == {"unlucky", "a", "b"}
+    assert engine.script == []
+    again = Scripted(Journal(tmp_path / "again"), [("a", "done")], *lost, *lost)
+    with pytest.raises(TrainingError, match=r"died 3 times without finishing a job; 1 are left: do something"):
+        run_jobs(jobs, again.journal, lambda: again, lambda _: None)
 
 
 def test_what_the_shared_cache_holds_is_not_done_and_what_is_done_goes_into_it(tmp_path: Path) -> None:
