@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -707,3 +708,21 @@ def test_patience_is_with_silence_and_not_with_slowness() -> None:
     with pytest.raises(Silence, match=r"no answer in 0\.5 s"):
         next(asking)
     assert time.monotonic() - began < 2
+
+
+def test_a_remote_that_was_given_up_is_asked_nothing_more() -> None:
+    asked: list[int] = []
+    threads: set[threading.Thread] = set()
+    released = threading.Event()
+
+    def hang(question: int, _: Callable[[], None]) -> None:
+        asked.append(question)
+        threads.add(threading.current_thread())
+        released.wait(30)
+
+    with pytest.raises(Silence):
+        next(Asking(hang, 2, patience=0.5).answers(range(9)))
+    released.set()  # the remote answers again, too late
+    for thread in threads:
+        thread.join(30)
+    assert 1 <= len(asked) <= 2, "what hung, and nothing of what was waiting"
