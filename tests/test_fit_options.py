@@ -184,8 +184,7 @@ def test_tokens_alone_make_the_reference_natural(swarm: Swarm) -> None:
 def test_unknown_keys_of_a_file_come_with_a_close_one(swarm: Swarm) -> None:
     swarm.write("fit.yaml", "lamda: 0.1\nrepetitions: 4\n")
     assert swarm.refused("--config", "fit.yaml") == (
-        "fit.yaml: lamda: unknown key; did you mean lambda?; "
-        "fit.yaml: repetitions: unknown key; did you mean repetition?"
+        "fit.yaml: lamda: unknown key; did you mean lambda?; repetitions: unknown key; did you mean repetition?"
     )
     swarm.write("also.yaml", "also: [{ratio: a.csv, ratios: a.csv, metrics: b.csv}]\n")
     assert swarm.refused("--config", "also.yaml") == "also.yaml: also.0.ratio: unknown key; did you mean ratios?"

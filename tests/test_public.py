@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,16 @@ def test_from_a_swarm_to_a_mixture_without_dvc_or_torch() -> None:
     assert solution.weights[2] < 0.2
     check = "import olmix; olmix.solve; import sys; print({'torch', 'dvc', 'pydantic'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_an_error_of_the_library_speaks_of_no_file_of_a_project() -> None:
+    domains = [olmix.SwarmDomain("a", "1", 0.5), olmix.SwarmDomain("b", "2", 0.5)]
+    with pytest.raises(olmix.OlmixError) as raised:
+        olmix.sample_swarm(domains, 1, olmix.Sampling())
+    assert str(raised.value) == "runs: 1 runs cannot identify 2 domains; ask for more runs"
+    assert (raised.value.file, raised.value.key, raised.value.way_out) == (None, "runs", "ask for more runs")
+    again = pickle.loads(pickle.dumps(raised.value.at(file="params.yaml", key="swarm")))
+    assert str(again) == "params.yaml: swarm.runs: 1 runs cannot identify 2 domains; ask for more runs"
 
 
 def test_the_guides_python_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def test_the_same_content_under_two_names_is_still_identified() -> None:
 def test_what_cannot_be_sampled_is_said_before_any_training() -> None:
     with pytest.raises(SwarmError, match="5 runs cannot identify 7 domains"):
         sample_swarm(SEVEN, 5, Sampling())
-    with pytest.raises(ConfigError, match=r"swarm\.floor: 0\.1 for each of 7 sources.*lower it to 0\.071429"):
+    with pytest.raises(ConfigError, match=r"floor: 0\.1 for each of 7 sources.*lower it to 0\.071429"):
         sample_swarm(SEVEN, 8, Sampling(floor=0.1))
     with pytest.raises(SwarmError, match=r"no draw of 200 gives topic d\d a share of 0\.99"):
         sample_swarm(domains([1.0] * 6, ["s"] * 6), 8, Sampling(topic_minimum=0.99))

@@ -90,13 +90,13 @@ def test_infeasible_limits_name_the_shortfall_and_the_ways_out() -> None:
     with pytest.raises(InfeasibleError) as error:
         require_feasible(DATASET, space, domain_caps(DATASET, 5000, 4), 5000, 4)
     assert "at most 4,000, 1,000 short" in str(error.value)
-    assert "raise target.repetition to 5 or lower target.tokens to 4,000" in str(error.value)
+    assert "raise the repetition limit to 5 or lower the target to 4,000 tokens" in str(error.value)
     require_feasible(DATASET, space, domain_caps(DATASET, 4000, 4), 4000, 4)
 
 
 def test_infeasible_virtual_domain_names_its_scarcest_member() -> None:
     space = CollapsedSpace({"a": 0.9, "c": 0.1}, ("b",))
-    with pytest.raises(InfeasibleError, match=r"a \(100 tokens\) is the scarcest: add it to reuse.recompute"):
+    with pytest.raises(InfeasibleError, match=r"a \(100 tokens\) is the scarcest; recompute it too"):
         require_feasible(DATASET, space, domain_caps(DATASET, 2000, 4), 2000, 4)
 
 

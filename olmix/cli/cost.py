@@ -10,7 +10,6 @@ from olmix.artifacts.collapsed import token_sets
 from olmix.config.params import Params
 from olmix.config.runtime import Runtime
 from olmix.core.plan import Plan
-from olmix.core.swarm import make_swarm
 from olmix.core.virtual import VIRTUAL
 from olmix.data.manifest import sample_path
 from olmix.data.tokenizer import Tokens
@@ -114,7 +113,7 @@ def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[st
     if plan.space.members:
         drawn = draw_virtual(plan.space.members, sets, recipe.sequence_length, recipe.sequences)
         sets[VIRTUAL] = TokenSet(VIRTUAL, project.tokens, identity_of(drawn), len(drawn), in_order=True)
-    swarm = make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
+    swarm = params.swarm_of(plan)
     specs = swarm_specs(swarm, sets, recipe, params.proxy.seed)
     paths, tokenizer = params.task_paths(), params.load_tokenizer()
     jobs = {job.key: job for job in training_jobs(specs, params.proxy.keep_weights, paths, tokenizer, journal)}

@@ -19,7 +19,7 @@ from olmix.core.contenders import validation_size
 from olmix.core.limits import domain_caps
 from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
 from olmix.data.manifest import dataset_of
-from olmix.errors import ConfigError
+from olmix.errors import ConfigError, OlmixError
 from olmix.files import read_json
 from olmix.project import Project
 
@@ -33,8 +33,7 @@ def from_project(project: Project, accepted: Path | None) -> PlanView:
     manifests, samples = current_manifests(params)
     dataset = dataset_of(manifests)
     start = read_mixture(accepted or project.accepted).accepted
-    reuse = params.reuse_settings()
-    plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
+    reuse, plan = params.reuse_settings(), params.plan(dataset, start)
     preflight(params, plan)
     pipeline = stale(params)
     cost = None
@@ -77,7 +76,11 @@ def from_files(
     known = accepted or (project.accepted if project.accepted.exists() else None)
     start = read_mixture(known).accepted if known else Accepted(EMPTY)
     reuse = Reuse("none" if no_reuse else "full", recompute)
-    plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
+    try:
+        plan = make_plan(dataset, start.base_for(dataset, reuse), reuse)
+    except OlmixError as error:
+        error.key = f"--{error.key}" if error.key == "recompute" else error.key
+        raise
     c = (runs_per_domain or (params.swarm.runs_per_domain if params else RUNS_PER_DOMAIN)) * (
         params.swarm.repeats if params else 1
     )

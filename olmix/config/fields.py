@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -78,13 +78,20 @@ def parse_count(text: str) -> int:
 def check(path: Path, content: object, model: type[Model]) -> Model:
     """`content` of the file `path` as `model`; raises ConfigError that names every offending key in one line."""
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds {type(content).__name__}, not a mapping of keys")
+        raise ConfigError(f"holds {type(content).__name__}, not a mapping of keys", file=path)
     for key in _beyond_64_bits(content):
-        raise ConfigError(f"{path}: {key}: a whole number of more than 64 bits; write a smaller one")
+        raise ConfigError("a whole number of more than 64 bits", file=path, key=key, way_out="write a smaller one")
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("; ".join(f"{path}: {_explain(e, model)}" for e in error.errors())) from None
+        raise _one_error(path, [_explain(e, model) for e in error.errors()]) from None
+
+
+def _one_error(path: Path, found: Sequence[tuple[str, str]]) -> ConfigError:
+    """One error of all that were found, each a key and what is wrong with it; its own key is the first."""
+    (key, message), *others = found
+    more = "".join(f"; {other}: {text}" if other else f"; {text}" for other, text in others)
+    return ConfigError(message + more, file=path, key=key or None)
 
 
 def _beyond_64_bits(content: object, key: str = "") -> Iterator[str]:
@@ -96,25 +103,25 @@ def _beyond_64_bits(content: object, key: str = "") -> Iterator[str]:
         yield key
 
 
-def _explain(error: Any, model: type[BaseModel]) -> str:
-    """One pydantic error as `key: reason`."""
+def _explain(error: Any, model: type[BaseModel]) -> tuple[str, str]:
+    """The key of a pydantic error, and what is wrong with it."""
     location = [
         part for part in error["loc"] if part != "[key]" and not str(part).startswith(("function-", "literal["))
     ]
     key = ".".join(str(part) for part in location)
     if location[:1] == ["domains"] and location[2:] == ["description"]:
-        return f"{key}: descriptions stand together under the key `descriptions`, where an edit re-runs nothing"
+        return key, "descriptions stand together under the key `descriptions`, where an edit re-runs nothing"
     if error["type"] == "extra_forbidden":
-        return f"{key}: {_unknown(location, model)}"
+        return key, _unknown(location, model)
     if location == ["proxy"] and error["input"] == "external":
-        return "proxy: external is a key of it; write `external: true` under proxy, beside the other keys"
+        return key, "external is a key of it; write `external: true` under proxy, beside the other keys"
     if error["type"] == "missing":
-        return f"{key}: missing; " + ("dvc.yaml names it, write `sources: {}`" if key == "sources" else "add it")
+        return key, "missing; " + ("dvc.yaml names it, write `sources: {}`" if key == "sources" else "add it")
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:] if error["type"] != "value_error" else message
     shown = error["input"]
     given = f" (it is {shown!r})" if isinstance(shown, str | int | float | bool) and repr(shown) not in message else ""
-    return f"{key}: {message}{given}" if key else f"{message}{given}"
+    return key, f"{message}{given}"
 
 
 def _unknown(location: list[Any], model: type[BaseModel]) -> str:

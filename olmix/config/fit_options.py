@@ -119,10 +119,9 @@ def read_options(file: Path | None, given: Mapping[str, Any]) -> FitOptions:
     try:
         return check(COMMAND, merged, FitOptions)
     except ConfigError as error:
-        key = str(error).removeprefix(f"{COMMAND}: ").split(":")[0].split(".")[0]
-        if file is None or key in given:
-            raise
-        raise ConfigError(str(error).replace(f"{COMMAND}: ", f"{file}: ")) from None
+        if file is not None and (error.key or "").split(".")[0] not in given:
+            error.file = file
+        raise
 
 
 def older_swarms(files: Sequence[tuple[Path, Path]], names: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -5,7 +5,9 @@ Every field carries its own documentation; docs/params.md is generated from it.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -15,15 +17,15 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from olmix.config.fields import Count, Finite, Name, Section, TaskName, check, count
 from olmix.core.dataset import Dataset
 from olmix.core.limits import Target, domain_caps
-from olmix.core.plan import Reuse
+from olmix.core.plan import Accepted, Plan, Reuse, make_plan
 from olmix.core.repetition import Scale
-from olmix.core.swarm import Sampling
+from olmix.core.swarm import Sampling, Swarm, make_swarm
 from olmix.data.reading import Reading
 from olmix.data.sample import ESTIMATED_FROM
 from olmix.data.shards import KINDS
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
-from olmix.errors import ConfigError
+from olmix.errors import ConfigError, OlmixError
 from olmix.files import read_yaml
 from olmix.fit.fitting import FitSettings
 from olmix.laws.registry import AUTO, law_kinds
@@ -31,6 +33,15 @@ from olmix.project import Project
 from olmix.proxy.recipe import Recipe
 from olmix.proxy.sizes import SIZES, Size, chinchilla_tokens
 
+# The keys of what the core calls by names of its own.
+_SETTINGS = {
+    "target": "target",
+    "recompute": "reuse.recompute",
+    "reuse": "reuse",
+    "runs": "swarm.runs_per_domain",
+    "floor": "swarm.floor",
+    "topic_minimum": "swarm.topic_minimum",
+}
 # Leaves of params.yaml that no stage reads.
 COSMETIC = ("descriptions",)
 
@@ -377,6 +388,29 @@ class Params(Section):
     def project(self) -> Project:
         """The project that this is the params.yaml of."""
         return self._project
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Errors that the block raises about a setting name its key here."""
+        try:
+            yield
+        except OlmixError as error:
+            key = _SETTINGS.get(error.key or "")
+            if error.file is not None or key is None:
+                raise
+            error.file, error.key = self.project.params, key
+            raise
+
+    def plan(self, dataset: Dataset, accepted: Accepted) -> Plan:
+        """The plan from what is accepted, under `reuse`; raises as `make_plan` does."""
+        reuse = self.reuse_settings()
+        with self.named_in_errors():
+            return make_plan(dataset, accepted.base_for(dataset, reuse), reuse)
+
+    def swarm_of(self, plan: Plan) -> Swarm:
+        """The swarm of a plan, under `swarm`; raises as `sample_swarm` does."""
+        with self.named_in_errors():
+            return make_swarm(plan, self.swarm.runs_per_domain, self.sampling(), self.swarm.repeats)
 
     def task_weights(self) -> dict[str, float]:
         """The weight of every task: its own, else its family's, else 1."""

@@ -6,7 +6,6 @@ from olmix.config.params import Params
 from olmix.config.runtime import load_runtime
 from olmix.core.limits import require_feasible
 from olmix.core.plan import Plan
-from olmix.core.swarm import make_swarm
 from olmix.errors import DataError
 from olmix.proxy.tasks import encode_task, read_task
 
@@ -14,7 +13,8 @@ from olmix.proxy.tasks import encode_task, read_task
 def require_limits(params: Params, plan: Plan) -> None:
     """Raise InfeasibleError when no mixture of a plan meets the limits."""
     target = params.target_settings()
-    require_feasible(plan.dataset, plan.space, params.caps(plan.dataset), target.tokens, target.repetition)
+    with params.named_in_errors():
+        require_feasible(plan.dataset, plan.space, params.caps(plan.dataset), target.tokens, target.repetition)
 
 
 def preflight(params: Params, plan: Plan) -> None:
@@ -25,7 +25,7 @@ def preflight(params: Params, plan: Plan) -> None:
     """
     load_runtime(params.project)
     require_limits(params, plan)
-    make_swarm(plan, params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
+    params.swarm_of(plan)
     if params.proxy.external:
         return
     tokenizer = params.load_tokenizer()

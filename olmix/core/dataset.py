@@ -31,10 +31,10 @@ class Dataset:
     def __post_init__(self) -> None:
         object.__setattr__(self, "domains", dict(sorted(self.domains.items())))
         if not self.domains:
-            raise MixtureError("the dataset has no domains: nothing to mix; declare domains in params.yaml")
+            raise MixtureError("the dataset has no domains", way_out="declare some")
         for name, domain in self.domains.items():
             if domain.tokens <= 0:
-                raise MixtureError(f"domain {name}: {domain.tokens} tokens; give it documents or remove it")
+                raise MixtureError(f"domain {name}: {domain.tokens} tokens", way_out="give it documents or remove it")
 
     @property
     def names(self) -> tuple[str, ...]:

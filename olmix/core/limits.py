@@ -41,19 +41,22 @@ def require_feasible(
     shortfall = max(1, round((1 - reach) * target_tokens))
     tokens = sum(d.tokens for d in dataset.domains.values())
     message = (
-        f"params.yaml: target: {target_tokens:,} tokens cannot be drawn with repetition {limit:g}: "
+        f"{target_tokens:,} tokens cannot be drawn with repetition {limit:g}: "
         f"the domains give at most {target_tokens - shortfall:,}, {shortfall:,} short"
     )
     needed = math.ceil(target_tokens / tokens * 1000) / 1000
     if space.members and tokens * limit >= target_tokens:
         scarce = space.scarcest(caps)
         raise InfeasibleError(
-            f"{message}; unchanged domains keep their ratios and {scarce} ({dataset.domains[scarce].tokens:,} "
-            f"tokens) is the scarcest: add it to reuse.recompute, or set reuse.mode: none"
+            f"{message}; unchanged domains keep their ratios, and {scarce} ({dataset.domains[scarce].tokens:,} "
+            "tokens) is the scarcest",
+            key="target",
+            way_out="recompute it too (reuse: recompute), or reuse nothing (reuse: mode: none)",
         )
     raise InfeasibleError(
-        f"{message}; all {len(dataset.domains)} domains hold {tokens:,} tokens: raise target.repetition to "
-        f"{needed:g} or lower target.tokens to {target_tokens - shortfall:,}"
+        f"{message}; all {len(dataset.domains)} domains hold {tokens:,} tokens",
+        key="target",
+        way_out=f"raise the repetition limit to {needed:g} or lower the target to {target_tokens - shortfall:,} tokens",
     )
 
 
@@ -65,8 +68,9 @@ def cap_proportionally(weights: NDArray[np.float64], caps: NDArray[np.float64]) 
     reach = float(np.minimum(caps, 1.0)[weights > 0].sum())
     if reach < 1 - 1e-12:
         raise InfeasibleError(
-            f"the unchanged domains can hold {reach:.1%} of the target within target.repetition: raise it, lower "
-            "target.tokens, or set reuse.mode: none"
+            f"the domains with weight can hold {reach:.1%} of the target within the repetition limit",
+            key="target",
+            way_out="raise the limit, lower the target, or reuse nothing (reuse: mode: none)",
         )
     capped = np.zeros(len(weights), dtype=bool)
     while True:

@@ -87,7 +87,7 @@ def make_plan(dataset: Dataset, base: Mixture, reuse: Reuse) -> Plan:
     unknown = sorted(set(reuse.recompute) - set(dataset.names))
     if unknown:
         raise ConfigError(
-            f"params.yaml: reuse.recompute: no domain {', '.join(unknown)}; the domains are {', '.join(dataset.names)}"
+            f"no domain {', '.join(unknown)}", key="recompute", way_out=f"the domains are {', '.join(dataset.names)}"
         )
     # With another tokeniser no token count means what it meant: every domain is revised.
     comparable = base.tokenizer is None or dataset.tokenizer is None or base.tokenizer == dataset.tokenizer
@@ -102,8 +102,10 @@ def make_plan(dataset: Dataset, base: Mixture, reuse: Reuse) -> Plan:
     frozen_mass = math.fsum(frozen.values())
     if frozen and frozen_mass <= 0:
         raise MixtureError(
-            f"mixtures/accepted.yaml: the {len(frozen)} unchanged domains ({', '.join(frozen)}) all have weight 0, "
-            "so they have no ratios to freeze; set reuse.mode: none, or name them in reuse.recompute"
+            f"the {len(frozen)} unchanged domains ({', '.join(frozen)}) all have weight 0 in the accepted mixture, so "
+            "they have no ratios to freeze",
+            key="reuse",
+            way_out="recompute them too (reuse: recompute), or reuse nothing (reuse: mode: none)",
         )
     members = {name: weight / frozen_mass for name, weight in frozen.items()}
     return Plan(

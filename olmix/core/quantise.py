@@ -56,8 +56,9 @@ def quantise_within(weights: ArrayLike, caps: ArrayLike, decimals: int = 6) -> N
     left = units - int(counts.sum())
     if left > int((room - counts).sum()):
         raise InfeasibleError(
-            f"the repetition limits leave {int(room.sum())} of {units} units of weight; "
-            "raise target.repetition a little"
+            f"the repetition limit leaves {int(room.sum())} of {units} units of weight",
+            key="target",
+            way_out="raise the limit a little",
         )
     lost = shares * units - counts
     for i in np.argsort(-lost, kind="stable"):

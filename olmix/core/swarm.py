@@ -62,9 +62,7 @@ def sample_swarm(domains: Sequence[SwarmDomain], runs: int, sampling: Sampling) 
     if not domains:
         return np.zeros((0, 0))
     if runs < len(domains):
-        raise SwarmError(
-            f"params.yaml: swarm.runs_per_domain: {runs} runs cannot identify {len(domains)} domains; raise it"
-        )
+        raise SwarmError(f"{runs} runs cannot identify {len(domains)} domains", key="runs", way_out="ask for more runs")
     ordered = _distinct(sorted(domains, key=lambda d: (d.identity, d.name)))
     weights = np.zeros((0, len(ordered)))
     for i in range(runs):
@@ -79,8 +77,9 @@ def sample_swarm(domains: Sequence[SwarmDomain], runs: int, sampling: Sampling) 
     rank = int(np.linalg.matrix_rank(weights))
     if rank < len(domains):
         raise SwarmError(
-            f"the {runs} sampled mixtures have rank {rank} for {len(domains)} domains, so no law can be identified; "
-            "raise swarm.runs_per_domain or lower swarm.topic_minimum"
+            f"the {runs} sampled mixtures have rank {rank} for {len(domains)} domains, so no law can be identified",
+            key="runs",
+            way_out="ask for more runs, or lower topic_minimum",
         )
     return weights
 
@@ -103,8 +102,9 @@ def _variant(domains: Sequence[SwarmDomain], i: int, attempt: int, sampling: Sam
         groups.setdefault(domain.source or domain.identity, []).append(k)
     if sampling.floor * len(groups) > 0.5:
         raise ConfigError(
-            f"params.yaml: swarm.floor: {sampling.floor} for each of {len(groups)} sources fixes more than half of "
-            f"every mixture; lower it to {0.5 / len(groups):.6f} or less"
+            f"{sampling.floor} for each of {len(groups)} sources fixes more than half of every mixture",
+            key="floor",
+            way_out=f"lower it to {0.5 / len(groups):.6f} or less",
         )
     low, high = (math.log(bound) for bound in sampling.concentration)
     concentration = math.exp(generator("swarm", sampling.seed, i, "concentration", *again).uniform(low, high))
@@ -152,7 +152,9 @@ def _topics(
     stuck = next((topic for topic, wanted in zip(topics, featured, strict=True) if wanted), topics[0])
     raise SwarmError(
         f"variant {i}: no draw of {TRIES} gives topic {stuck.name} a share of {sampling.topic_minimum} or more of its "
-        "source; lower swarm.topic_minimum"
+        "source",
+        key="topic_minimum",
+        way_out="lower it",
     )
 
 

@@ -6,7 +6,6 @@ from olmix.artifacts.mixture_file import read_mixture
 from olmix.artifacts.plan_file import plan_to_json
 from olmix.config.keys import params_for
 from olmix.config.preflight import preflight
-from olmix.core.plan import make_plan
 from olmix.data.manifest import dataset_of, forget_undeclared, read_manifests
 from olmix.files import write_json
 from olmix.project import Project
@@ -19,8 +18,7 @@ def plan(project: Project) -> None:
     # A removed domain's outputs would change the hash of their folders for whoever still has them.
     forget_undeclared(project.manifests, project.tokens, params.domains, params.sources)
     dataset = dataset_of(read_manifests(project.manifests))
-    reuse = params.reuse_settings()
-    made = make_plan(dataset, read_mixture(project.accepted).accepted.base_for(dataset, reuse), reuse)
+    made = params.plan(dataset, read_mixture(project.accepted).accepted)
     preflight(params, made)
     write_json(project.plan, plan_to_json(made))
 

@@ -34,7 +34,8 @@ def propose_mixture(project: Project) -> None:
     params, plan = params_for(project, "propose"), read_plan(project)
     weights = params.task_weights()
     laws = read_laws(project, weights, params.fit_settings()) if plan.affected else None
-    proposal = propose(plan, laws, weights, params.target_settings(), params.solve.kl)
+    with params.named_in_errors():
+        proposal = propose(plan, laws, weights, params.target_settings(), params.solve.kl)
     write_mixture(project.proposed, proposal, HEADING)
 
 
@@ -73,7 +74,9 @@ def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFi
     """Nothing is recomputed: the base on what still stands, and its excess over a cap to the others in proportion."""
     if not plan.carried:
         raise MixtureError(
-            "mixtures/accepted.yaml: no weight is left on the domains that still stand; set reuse.mode: none"
+            "no weight of the accepted mixture is left on today's domains",
+            key="reuse",
+            way_out="reuse nothing (reuse: mode: none)",
         )
     names = plan.dataset.names
     limits = np.array([caps[n] for n in names])

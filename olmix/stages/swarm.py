@@ -6,7 +6,6 @@ from olmix.artifacts.external import write_ratios
 from olmix.artifacts.plan_file import read_plan
 from olmix.artifacts.swarm_file import write_swarm
 from olmix.config.keys import params_for
-from olmix.core.swarm import make_swarm
 from olmix.project import Project
 from olmix.terminal.exits import run_stage
 
@@ -14,7 +13,7 @@ from olmix.terminal.exits import run_stage
 def swarm(project: Project) -> None:
     """Write the swarm of this pipeline's plan, for olmix and for another trainer."""
     params = params_for(project, "swarm")
-    made = make_swarm(read_plan(project), params.swarm.runs_per_domain, params.sampling(), params.swarm.repeats)
+    made = params.swarm_of(read_plan(project))
     write_swarm(project, made)
     write_ratios(project, made)
 

@@ -23,7 +23,7 @@ def run(
         code = main() or OK
         sys.stdout.flush()
     except OlmixError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         code = ERROR
     except KeyboardInterrupt as interrupt:
         goes_on = "".join(f"; {part}" for part in interrupt.args if part)
