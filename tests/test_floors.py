@@ -31,6 +31,7 @@ ORDER = [
     "olmix.config",
     "olmix.terminal",
     "olmix.stages",
+    "olmix.sample",
     "olmix.cli",
     "stages",
 ]
@@ -38,7 +39,7 @@ MODULES = sorted([*(REPOSITORY / "olmix").rglob("*.py"), *(REPOSITORY / "stages"
 HEAVY = {
     "torch": "olmix.proxy",
     "dvc": "olmix.pipeline",
-    "tokenizers": "olmix.data.tokenizer",
+    "tokenizers": "olmix.data",
     "fsspec": "olmix.data.shards",
     "msgspec": "olmix.data.jsonl",
     "sqlite3": "olmix.data",

@@ -77,6 +77,37 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+@cli.command(epilog=EXIT_CODES)
+@click.argument("folder", metavar="[DIR]", type=FILE, required=False)
+@click.option(
+    "--from", "sources", metavar="PATH", type=FILE, multiple=True, help="A folder of text, or of such folders."
+)
+@click.option("--upgrade", is_flag=True, help="Bring dvc.yaml and stages/ of a project to this version of olmix.")
+@click.option("--force", is_flag=True, help="With --upgrade: replace files that were edited, too.")
+@click.pass_obj
+def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], upgrade: bool, force: bool) -> int:
+    """Lay a project in DIR that runs at once: git, DVC, the pipeline, parameters, tasks and a tokeniser.
+
+    With --from it is made of your text: a domain a folder, its format found out, some documents of each held out as
+    tasks; the folders themselves are only read. Without, it is the sample corpus, which is made of installed packages.
+    """
+    from olmix.cli import init as initialising
+
+    if upgrade:
+        if sources:
+            raise click.UsageError("--from goes with a new project")
+        click.echo(initialising.upgrade(Project(folder) if folder else project, force).to_text())
+        return OK
+    if folder is None:
+        raise click.UsageError("name the folder of the new project: olmix init DIR")
+    if force:
+        raise click.UsageError("--force goes with --upgrade")
+    with Steps("init") as steps:
+        laid = initialising.init(Project(folder), sources, steps)
+    click.echo(f"{laid.text}\n\nNext: cd {folder}, read params.yaml, then dvc repro and olmix show")
+    return OK
+
+
 @cli.command(epilog=f"{EXIT_CODES} With --exit-code: 2 when there is something to do.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 @click.option("--exit-code", is_flag=True, help="Exit with 2 when dvc repro would run something.")

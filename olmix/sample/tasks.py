@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from examples.sample_corpus.arithmetic import is_word_problem, question_and_answer
-from examples.sample_corpus.documents import Domain
-from examples.sample_corpus.sources import help_topics, standard_library
 from olmix.core.seeds import generator
 from olmix.data.tokenizer import Tokenizer
+from olmix.sample.arithmetic import is_word_problem, question_and_answer
+from olmix.sample.documents import Domain
+from olmix.sample.sources import help_topics, standard_library
 
 WINDOW = 60  # tokens of prompt and continuation; a sequence of 64 also holds what closes a document
 TEXT_ITEMS, ANSWER_ITEMS = 160, 512

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from examples.sample_corpus.stories import BOYS, GIRLS, words
 from olmix.core.seeds import generator
+from olmix.sample.stories import BOYS, GIRLS, words
 
 _UNITS = words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "

@@ -1,10 +1,8 @@
-"""Two tokenisers: the sample's own with 1024 byte pairs, and `tokenizers/bytes.json` without merges.
+"""Making tokenisers: byte pairs learnt from documents, and `tokenizers/bytes.json`, which has no merges.
 
-A proxy of 100k parameters learns far faster from byte pairs than from bytes, and a larger vocabulary
-would spend its parameters on embeddings. Digits stand alone, so that arithmetic has one token a digit.
-The closing token is an entry of the vocabulary and not an "added token": text that spells it out is
-encoded as text, and no document can end itself. `python -m examples.sample_corpus.tokenizer` prints
-bytes.json.
+Digits stand alone, so that arithmetic has one token a digit. The closing token is an entry of the vocabulary and not an
+"added token": text that spells it out is encoded as text, and no document can end itself.
+`python -m olmix.data.byte_pairs` prints bytes.json.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 END = "<|endoftext|>"
-VOCABULARY = 1024
 
 
 def _byte_characters() -> list[str]:
@@ -40,15 +37,15 @@ def byte_tokenizer() -> str:
     return _dump(tokenizer)
 
 
-def train_tokenizer(documents: Iterable[str]) -> str:
-    """The tokenizer.json learnt from `documents`: the same documents in any order give the same bytes."""
+def train_tokenizer(documents: Iterable[str], vocabulary: int) -> str:
+    """A tokenizer.json of at most `vocabulary` tokens learnt from `documents`, the same in any order."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[END],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

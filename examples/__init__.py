@@ -1,1 +1,0 @@
-"""What a newcomer can run from a clone."""

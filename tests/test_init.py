@@ -1,0 +1,173 @@
+"""`olmix init`: a project that runs at once, from folders of text as they are, and its upgrade."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import orjson
+import polars as pl
+import pytest
+import yaml
+import zstandard
+
+from olmix.cli import init as init_module
+from olmix.cli.init import TEMPLATE, file_digest, managed_files
+from olmix.core.digest import MODULUS, document_digest, to_hex
+from olmix.errors import ConfigError, DataError
+from olmix.files import read_json
+from olmix.project import Project as Places
+from tests.project import REPOSITORY, Project, documents
+
+
+def corpora(root: Path) -> dict[str, list[str]]:
+    """Four folders of text in four formats, with fields and names as people have them."""
+    texts = {name: documents(kind, 120) for name, kind in (("Web Pages", "web"), ("code", "code"), ("math", "math"))}
+    texts["notes"] = documents("web", 40, version=5)
+    for name in texts:
+        (root / name).mkdir(parents=True)
+    rows = [{"id": str(k), "content": text} for k, text in enumerate(texts["Web Pages"])]
+    with gzip.open(root / "Web Pages" / "a.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    pl.DataFrame({"lang": ["py"] * 120, "text": texts["code"]}).write_parquet(root / "code" / "x.parquet")
+    lines = "".join(json.dumps({"body": text}) + "\n" for text in texts["math"])
+    (root / "math" / "m.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
+    for k, text in enumerate(texts["notes"]):
+        (root / "notes" / f"{k}.txt").write_text(text)
+    (root / "notes" / ".DS_Store").write_text("")
+    return texts
+
+
+def test_from_folders_of_text_to_a_mixture(tmp_path: Path) -> None:
+    texts = corpora(tmp_path / "corpora")
+    before = {path: path.read_bytes() for path in (tmp_path / "corpora").rglob("*") if path.is_file()}
+    said = Project(tmp_path).olmix("init", "mixes", "--from", "corpora").out
+    assert [line.split()[:2] for line in said.splitlines()[1:5]] == [
+        ["code", "parquet"], ["math", "jsonl.zst"], ["notes", "txt"], ["web-pages", "jsonl.gz"],
+    ]  # fmt: skip
+    assert before == {path: path.read_bytes() for path in (tmp_path / "corpora").rglob("*") if path.is_file()}
+    project = Project(tmp_path / "mixes")
+    params = project.params
+    assert params["domains"] == {
+        "code": {"path": "data/code"},
+        "math": {"path": "data/math", "text": "body"},
+        "notes": {"path": "data/notes"},
+        "web-pages": {"path": "data/web-pages", "text": "content"},
+    }
+    written = (project.root / "params.yaml").read_text()
+    assert not [word for word in ("cpp", "doctest", "stdlib", "sample", "code: 1") if word in written]
+    # What is held out is in no domain, and nothing else has gone.
+    project.olmix("plan")
+    dataset = {path.stem: read_json(path) for path in project.places.planned.glob("manifests/*.json")}
+    for name, original in {"code": "code", "math": "math", "notes": "notes", "web-pages": "Web Pages"}.items():
+        lines = (project.root / f"data/tasks/{name}-held-out.jsonl").read_text().splitlines()
+        asked = [json.loads(line)["continuation"] for line in lines]
+        assert len(asked) == 10
+        held_out = {text for text in texts[original] if any(text.startswith(start) for start in asked)}
+        assert len(held_out) == 10
+        left = [text for text in texts[original] if text not in held_out]
+        digest = to_hex(sum(document_digest(text.encode()) for text in left) % MODULUS)
+        assert dataset[name]["digest"] == digest
+    checked = project.command("olmix", "check")
+    assert checked.code == 0, checked.out
+    assert "nothing found" in checked.out
+    # It runs; with a smaller proxy than a person would want to wait for in a test.
+    params["proxy"] |= {
+        "size": {"layers": 1, "heads": 2, "width": 32, "hidden": 48}, "sequence_length": 32, "tokens": 8_192,
+    }  # fmt: skip
+    params["fit"]["replicates"], params["validate"]["seeds"] = 8, 1
+    project.params = params
+    project.repro()
+    assert set(project.weights()) == set(params["domains"])
+    project.commit("first mixture")
+    assert project.git("status", "--short") == ""
+    ignored = (project.root / ".gitignore").read_text().split()
+    assert {"/build/", "/.olmix/", "/fit/", "/sweep/"} <= set(ignored)
+
+
+def test_a_project_is_not_laid_over_another(tmp_path: Path) -> None:
+    corpora(tmp_path / "corpora")
+    shutil.rmtree(tmp_path / "corpora" / "notes")
+    project = Project(tmp_path)
+    (tmp_path / "mixes").mkdir()
+    (tmp_path / "mixes/params.yaml").write_text("mine")
+    ran = project.command("olmix", "init", "mixes", "--from", "corpora")
+    assert (ran.code, ran.err) == (
+        1,
+        "error: mixes/params.yaml: is there already; name another folder, or olmix init --upgrade for a project\n",
+    )
+    assert sorted(path.name for path in (tmp_path / "mixes").iterdir()) == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a/x.txt": "one"}, "a mixture needs two domains or more; name more folders: --from A --from B"),
+        ({"a/x.txt": "one", "b/y.txt": "two"}, "a: 1 documents; a text file is one document; give it 20 or more"),
+        ({"a/x.npy": "0", "b/y.txt": "two"}, "a: token ids, of which no task can be made; name a folder of text"),
+        ({"a/x.jsonl": '{"n": 1}\n', "b/y.txt": ""}, "a/x.jsonl: no field of its first document holds text"),
+        ({"a/x.jsonl": "nonsense\n", "b/y.txt": ""}, "a/x.jsonl: not JSON: "),
+        ({"a/x.txt": "", "A/y.txt": ""}, "its name is no name of a domain, or another's; rename it"),
+    ],
+)
+def test_what_is_no_corpus_is_said_before_anything_is_written(
+    files: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        path = tmp_path / "corpora" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    with pytest.raises((ConfigError, DataError)) as raised:
+        init_module.init(Places(tmp_path / "mixes"), [tmp_path / "corpora"], lambda _: None)
+    assert message in str(raised.value)
+    assert not (tmp_path / "mixes").exists()
+
+
+def test_the_sample_is_laid_as_the_repository_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from olmix.sample import build
+
+    whole = build.build
+    monkeypatch.setattr(build, "build", lambda out: whole(out, scale=0.02))
+    init_module.init(Places(tmp_path / "demo"), [], lambda _: None)
+    for name in (
+        "params.yaml",
+        "dvc.yaml",
+        "runtime.yaml",
+        *(f"stages/{p.name}" for p in REPOSITORY.glob("stages/*.py")),
+    ):
+        assert (tmp_path / "demo" / name).read_bytes() == (REPOSITORY / name).read_bytes(), name
+    tracked = {path.stem for path in (tmp_path / "demo/data").glob("*.dvc")}
+    assert tracked == {path.stem for path in (REPOSITORY / "data").glob("*.dvc")}
+    plan = Project(tmp_path / "demo").command("olmix", "plan")
+    assert "target: 8,000,000 tokens cannot be drawn" in plan.err  # from a fiftieth of the sample
+
+
+def test_an_upgrade_replaces_what_olmix_wrote_and_says_what_was_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path)
+    files = managed_files()
+    project.write("params.yaml", "domains: {}\n")
+    for name, content in files.items():
+        project.write(name, content.decode())
+    assert project.olmix("init", "--upgrade").out == "up to date: nothing to write\n"
+    known = orjson.loads((TEMPLATE / "known.json").read_bytes())
+    assert all(file_digest(content) in known[name] for name, content in files.items()), "run make docs"
+    # As an earlier olmix wrote it, missing, and edited by hand.
+    monkeypatch.setattr(init_module, "managed_files", lambda: files | {"dvc.yaml": b"stages: {}\n"})
+    assert list(init_module.upgrade(Places(tmp_path), force=False).written) == ["dvc.yaml"]
+    monkeypatch.undo()
+    (tmp_path / "dvc.yaml").write_bytes(files["dvc.yaml"])
+    (tmp_path / "stages/keys.py").unlink()
+    edited = files["stages/train.py"] + b"# ours\n"
+    project.write("stages/train.py", edited.decode())
+    said = project.olmix("init", "--upgrade").out
+    assert "written: stages/keys.py" in said
+    assert "edited here, so left as they are: stages/train.py" in said
+    assert "-# ours" in said
+    assert (tmp_path / "stages/train.py").read_bytes() == edited
+    project.olmix("init", "--upgrade", "--force")
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == {"domains": {}}
