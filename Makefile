@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	@test -d data/tasks || (python -m olmix.sample --out data && cd data && dvc add --quiet $(DATA))
+	@test -d data/tasks || (python -m olmix.sample_corpus --out data && cd data && dvc add --quiet $(DATA))
 	dvc repro
 	@olmix show
 

@@ -44,7 +44,7 @@ from olmix.proxy.recipe import Recipe
 from olmix.proxy.tasks import EncodedTask, encode_task, read_task
 from olmix.proxy.training import single_thread, train
 from olmix.runs.record import RunSpec, spec_for
-from olmix.sample.build import build
+from olmix.sample_corpus.build import build
 
 MIXTURE = {"cpp": 0.13, "docs": 0.20, "doctest": 0.15, "math": 0.18, "py": 0.19, "story": 0.15}
 AFFECTED = ("docs", "py")

@@ -31,7 +31,7 @@ ORDER = [
     "olmix.config",
     "olmix.terminal",
     "olmix.stages",
-    "olmix.sample",
+    "olmix.sample_corpus",
     "olmix.cli",
     "stages",
 ]

@@ -126,7 +126,7 @@ def test_what_is_no_corpus_is_said_before_anything_is_written(
 
 
 def test_the_sample_is_laid_as_the_repository_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from olmix.sample import build
+    from olmix.sample_corpus import build
 
     whole = build.build
     monkeypatch.setattr(build, "build", lambda out: whole(out, scale=0.02))

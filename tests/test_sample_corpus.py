@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from olmix.data.byte_pairs import END, byte_tokenizer
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError
-from olmix.sample import build as build_module
-from olmix.sample.arithmetic import exercises, number_words, question_and_answer
-from olmix.sample.build import FOLDERS, build, collect_domains
-from olmix.sample.documents import Domain, collect, evenly, is_held_out, pieces
-from olmix.sample.sources import docstrings, package_folder, separate, strip_python
-from olmix.sample.stories import stories
-from olmix.sample.tasks import FAMILIES, WINDOW
+from olmix.sample_corpus import build as build_module
+from olmix.sample_corpus.arithmetic import exercises, number_words, question_and_answer
+from olmix.sample_corpus.build import FOLDERS, build, collect_domains
+from olmix.sample_corpus.documents import Domain, collect, evenly, is_held_out, pieces
+from olmix.sample_corpus.sources import docstrings, package_folder, separate, strip_python
+from olmix.sample_corpus.stories import stories
+from olmix.sample_corpus.tasks import FAMILIES, WINDOW
 
 ROOT = Path(__file__).parent.parent
 SCALE = 0.04
@@ -64,7 +64,7 @@ def domains() -> dict[str, Domain]:
 
 
 def test_another_process_builds_the_same_bytes(built: Built, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "olmix.sample", "--out", str(tmp_path), "--scale", str(SCALE)]
+    command = [sys.executable, "-m", "olmix.sample_corpus", "--out", str(tmp_path), "--scale", str(SCALE)]
     environment = os.environ | {"PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == built.table

@@ -225,7 +225,7 @@ def _rounded(tokens: int) -> str:
 
 
 def _lay_sample(project: Project, report: Report) -> tuple[str, list[str]]:
-    from olmix.sample.build import FOLDERS, build
+    from olmix.sample_corpus.build import FOLDERS, build
 
     report("build the sample corpus")
     text = build(project.root / "data")

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from olmix.core.seeds import generator
 from olmix.data.tokenizer import Tokenizer
-from olmix.sample.arithmetic import is_word_problem, question_and_answer
-from olmix.sample.documents import Domain
-from olmix.sample.sources import help_topics, standard_library
+from olmix.sample_corpus.arithmetic import is_word_problem, question_and_answer
+from olmix.sample_corpus.documents import Domain
+from olmix.sample_corpus.sources import help_topics, standard_library
 
 WINDOW = 60  # tokens of prompt and continuation; a sequence of 64 also holds what closes a document
 TEXT_ITEMS, ANSWER_ITEMS = 160, 512

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from olmix.core.seeds import generator
-from olmix.sample.stories import BOYS, GIRLS, words
+from olmix.sample_corpus.stories import BOYS, GIRLS, words
 
 _UNITS = words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "

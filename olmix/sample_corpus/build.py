@@ -16,12 +16,12 @@ import orjson
 from olmix.data.byte_pairs import END, train_tokenizer
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError
-from olmix.sample.arithmetic import exercises
-from olmix.sample.documents import Domain, collect
-from olmix.sample.junk import noise
-from olmix.sample.sources import docstring_prose, doctest_sessions, headers, python_code
-from olmix.sample.stories import stories
-from olmix.sample.tasks import ANSWER_ITEMS, TEXT_ITEMS, Item, make_tasks
+from olmix.sample_corpus.arithmetic import exercises
+from olmix.sample_corpus.documents import Domain, collect
+from olmix.sample_corpus.junk import noise
+from olmix.sample_corpus.sources import docstring_prose, doctest_sessions, headers, python_code
+from olmix.sample_corpus.stories import stories
+from olmix.sample_corpus.tasks import ANSWER_ITEMS, TEXT_ITEMS, Item, make_tasks
 
 MEGABYTE = 1_000_000
 # A proxy of 100k parameters learns far faster from byte pairs than from bytes, and a larger vocabulary would spend its

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from olmix.core.seeds import generator
 from olmix.errors import DataError
-from olmix.sample.documents import LONGEST, SHORTEST, evenly, pieces, spread
+from olmix.sample_corpus.documents import LONGEST, SHORTEST, evenly, pieces, spread
 
 PACKAGES = ("networkx", "numpy", "polars", "sympy", "torch")
 # Tests and vendored copies repeat themselves; site-packages lies inside the standard library's folder.
