@@ -16,14 +16,15 @@ from olmix.cli.plan import from_project
 from olmix.core.digest import to_hex
 from olmix.core.seeds import named_key
 from olmix.data import sample
-from tests.project import HERE, Project, documents, write_shards
+from tests.project import HERE, REPOSITORY, Project, documents, write_shards
 
 
-def test_every_command_has_help_and_stands_in_the_readme() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+def test_every_command_has_help_and_stands_in_the_docs() -> None:
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    docs = "\n".join(page.read_text() for page in pages)
     for name, command in cli.commands.items():
         assert command.help, name
-        assert f"olmix {name}" in readme, name
+        assert f"olmix {name}" in docs, name
         for parameter in command.params:
             assert isinstance(parameter, click.Argument) or parameter.help, f"{name}: {parameter.name}"
 

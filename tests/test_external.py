@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from olmix.artifacts.evaluations import read_results
 from olmix.artifacts.external import read_metrics, run_ids, write_external_evaluations, write_ratios
 from olmix.artifacts.mixture_file import MixtureFile
-from olmix.cli.mixture_view import mixture_text
 from olmix.cli.plan_view import PlanView
 from olmix.cli.revisions import Named
+from olmix.cli.show import mixture_text
 from olmix.config.fields import check
 from olmix.config.params import Params
 from olmix.core.dataset import Dataset, Domain
@@ -293,7 +293,7 @@ def test_tasks_are_named_as_suites_name_them_and_domains_stay_strict() -> None:
 def test_a_plan_speaks_of_runs_to_train_elsewhere() -> None:
     view = PlanView(make_plan(dataset(), EMPTY, Reuse()), None, 12, 12, 0, stale=["plan"], external=True)
     text = view.to_text()
-    assert "Runs: 12 to train elsewhere (12 without reuse); their weights come into build/ratios.csv" in text
+    assert "Runs: 12 to train elsewhere (12 without reuse); weights are written to build/ratios.csv" in text
     assert "Summary: 3 added; 12 runs to train elsewhere; to run: plan and what follows" in text
     assert "prox" not in text
     assert view.to_json() == {**replace(view, external=False).to_json(), "external": True}

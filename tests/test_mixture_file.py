@@ -65,7 +65,7 @@ def test_a_proposal_is_golden_and_reads_back(tmp_path: Path) -> None:
 def test_caps_hold_to_the_last_digit_and_are_marked() -> None:
     plan = make_plan(DATASET, EMPTY, Reuse())
     file = propose(plan, laws(plan, [[0.0, 0.0, -9.0]]), {"t0": 1}, Target(1000, 1.7), 0.01)
-    rows = {name: (share.weight, file.rows[name]["capped"]) for name, share in file.mixture.domains.items()}
+    rows = {name: (share.weight, file.uses[name].capped) for name, share in file.mixture.domains.items()}
     assert rows["on"] == (0.34, True)
     assert not rows["a"][1]
     assert file.sections["certificate"]["cap_prices"]["on"] > 0
@@ -123,7 +123,7 @@ def test_removal_alone_renormalises_and_moves_what_a_cap_forbids() -> None:
     assert propose(plan, None, {}, TARGET, 0.05).mixture.weights == {"a": 0.4, "on": 0.6}
     capped = propose(plan, None, {}, Target(1000, 2.0), 0.05)
     assert capped.mixture.weights == {"a": 0.6, "on": 0.4}
-    assert capped.rows["on"]["capped"]
+    assert capped.uses["on"].capped
     with pytest.raises(InfeasibleError, match="2,000 tokens cannot be drawn"):
         propose(plan, None, {}, Target(2000, 2.0), 0.05)
 

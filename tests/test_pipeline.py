@@ -41,7 +41,7 @@ def test_first_build_is_a_mixture_within_its_limits(accepted_template: Project) 
     assert diagnostics["choice"]["law"] == diagnostics["law"] == mixture["trust"]["law"]
     assert mixture["trust"]["gain"]["over"] == "natural"
     doubts = mixture["trust"]["doubts"]
-    said = f"Doubts: {', '.join(doubts)}" if doubts else "No doubt is raised."
+    said = f"Doubts about the prediction: {', '.join(doubts) or 'none'}"
     assert f"\n{said}\n" in accepted_template.olmix("show").out
 
 

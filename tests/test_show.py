@@ -194,15 +194,16 @@ def test_the_predicted_gain_and_the_doubts_stand_under_the_prediction(tmp_path: 
         "moved_by_resampling": None, "other_laws": {},
     }  # fmt: skip
     gain = {"over": "natural", "bpb": 0.0551, "standard_error": 0.0122, "low": 0.045, "high": 0.066}
-    law = "Law linear; nearest run 0.100 away; leverage 0.20, of a run at most 0.50"
+    law = "Law linear; nearest run 0.100 away; leverage 0.20 (largest run: 0.50)"
     for more, lines in (
         ({"gain": gain, "doubts": []}, [
-            "Predicted gain over the natural mixture 0.0551 ± 0.0122 (0.0450 to 0.0660)", law, "No doubt is raised.",
+            "Predicted gain over the natural mixture 0.0551 ± 0.0122 (0.0450 to 0.0660)", law,
+            "Doubts about the prediction: none",
         ]),
         ({"gain": {"over": "carried", "bpb": 0.05, "standard_error": None, "low": None, "high": None},
           "doubts": ["the gain may be 0", "it lies beyond the runs"]}, [
             "Predicted gain over the accepted mixture carried over 0.0500", law,
-            "Doubts: the gain may be 0, it lies beyond the runs",
+            "Doubts about the prediction: the gain may be 0, it lies beyond the runs",
         ]),
         ({}, [law]),  # a file of before these were written
     ):  # fmt: skip

@@ -24,11 +24,20 @@ _NUMBERS = {"target": ("tokens", "repetition"), "measured": ("bpb", "seeds")}
 
 
 @dataclass(frozen=True)
+class Use:
+    """How the target uses a domain: how often it reads it, None without a target, and whether its weight fills its
+    cap, None where nobody says."""
+
+    repetition: float | None = None
+    capped: bool | None = None
+
+
+@dataclass(frozen=True)
 class MixtureFile:
-    """A mixture and what stands around it in its file; `rows` adds repetition and cap to each domain's line."""
+    """A mixture and what stands around it in its file; `uses` by domain."""
 
     mixture: Mixture
-    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    uses: Mapping[str, Use] = field(default_factory=dict)
     dataset: str | None = None
     base: Mixture = field(default_factory=lambda: Mixture({}))
     reuse: Reuse | None = None
@@ -57,7 +66,7 @@ def parse_mixture(content: object, where: str) -> MixtureFile:
             raise MixtureError(f"{where}: {key}: write {' and '.join(needed)}, each a number, or leave {key} out")
     return MixtureFile(
         mixture=_mixture(content, where),
-        rows={n: {k: v for k, v in row.items() if k != "digest"} for n, row in content["domains"].items()},
+        uses={name: Use(row.get("repetition"), row.get("capped")) for name, row in content["domains"].items()},
         dataset=content.get("dataset"),
         base=_mixture(base, f"{where}: base"),
         reuse=_reuse(content.get("reuse"), where),
@@ -111,7 +120,7 @@ def render_mixture(file: MixtureFile, heading: str) -> str:
     parts = [f"# {line}\n" for line in heading.splitlines()]
     parts += [_section({"dataset": file.dataset})] if file.dataset else []
     parts += [_section({"tokenizer": file.mixture.tokenizer})] if file.mixture.tokenizer else []
-    parts.append("domains:\n" + _lines(file.mixture, file.rows))
+    parts.append("domains:\n" + _lines(file.mixture, file.uses))
     parts += [_section({key: value}) for key, value in file.sections.items()]
     if file.reuse is not None:
         parts.append(_section({"reuse": {"mode": file.reuse.mode, "recompute": list(file.reuse.recompute)}}))
@@ -127,7 +136,7 @@ def write_mixture(path: Path, file: MixtureFile, heading: str) -> None:
     write_bytes(path, render_mixture(file, heading).encode())
 
 
-def _lines(mixture: Mixture, rows: Mapping[str, Mapping[str, Any]]) -> str:
+def _lines(mixture: Mixture, uses: Mapping[str, Use]) -> str:
     """One flow mapping a domain, unaligned: a longer name elsewhere must not change a line.
 
     Digests are quoted: some hexadecimal digits are a number to YAML.
@@ -137,9 +146,9 @@ def _lines(mixture: Mixture, rows: Mapping[str, Mapping[str, Any]]) -> str:
     keys = {name: yaml.safe_dump(name, width=1000).splitlines()[0] for name in mixture.domains}
     lines = []
     for name, share in mixture.domains.items():
-        row = rows.get(name, {})
-        extra = f"repetition: {row['repetition']:.3f}, " if "repetition" in row else ""
-        extra += f"capped: {'true' if row['capped'] else 'false'}, " if "capped" in row else ""
+        use = uses.get(name, Use())
+        extra = "" if use.repetition is None else f"repetition: {use.repetition:.3f}, "
+        extra += "" if use.capped is None else f"capped: {str(use.capped).lower()}, "
         lines.append(
             f"  {keys[name]}: {{weight: {share.weight:.{DECIMALS}f}, tokens: {share.tokens}, "
             f"{extra}digest: '{to_hex(share.digest)}'}}\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 from olmix.artifacts.fit_report import SMALLEST_GAP, fit_digest, interval_values
 from olmix.artifacts.law_file import Laws
-from olmix.artifacts.mixture_file import MixtureFile
+from olmix.artifacts.mixture_file import MixtureFile, Use
 from olmix.core.dataset import Dataset
 from olmix.core.limits import Target
 from olmix.core.mixture import Mixture, Share, repetition
@@ -24,18 +24,18 @@ def mixture_file(
 ) -> MixtureFile:
     """The file of a rounded mixture of `dataset` under `caps` by name, with what is to stand below it."""
     domains = dataset.domains
-    rows = {
-        name: {
-            **({"repetition": repetition(weight, domains[name].tokens, target.tokens)} if target else {}),
+    uses = {
+        name: Use(
+            repetition(weight, domains[name].tokens, target.tokens) if target else None,
             # Rounding may leave the last digit of a capped weight under its cap.
-            "capped": caps[name] < 1 and weight >= caps[name] - 1e-6,
-        }
+            caps[name] < 1 and weight >= caps[name] - 1e-6,
+        )
         for name, weight in mixture.items()
     }
     shares = {name: Share(weight, domains[name].tokens, domains[name].digest) for name, weight in mixture.items()}
     return MixtureFile(
         mixture=Mixture(shares, dataset.tokenizer),
-        rows=rows,
+        uses=uses,
         dataset=dataset.digest,
         sections=sections,
     )

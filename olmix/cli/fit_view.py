@@ -106,8 +106,8 @@ def _mixture_table(domains: Sequence[str], answer: Answer) -> str:
     scale = max(weights.values(), default=1.0)
     rows = []
     for i, name in enumerate(domains):
-        row = mixture.rows[name]
-        repeated = f"{row['repetition']:.2f}" if "repetition" in row else ""
+        use = mixture.uses[name]
+        repeated = "" if use.repetition is None else f"{use.repetition:.2f}"
         rows.append(
             [
                 name,
@@ -115,7 +115,7 @@ def _mixture_table(domains: Sequence[str], answer: Answer) -> str:
                 _range(trust, i),
                 f"{answer.problem.reference[i]:.4f}",
                 f"{trust.unconstrained.weights[i]:.4f}",
-                repeated + (" cap" if row["capped"] else "    "),
+                repeated + (" cap" if use.capped else "    "),
                 bar(weights[name], scale),
             ]
         )

@@ -227,7 +227,7 @@ def diff(project: Project, /, a: str | None, b: str | None, as_json: bool) -> in
 
     Without arguments: the accepted mixture against the proposal; with one: that against the proposal.
     """
-    from olmix.cli import diff_view
+    from olmix.cli import diff as diff_view
     from olmix.cli.revisions import mixture_at
 
     names = (a or _within(project, project.accepted), b or _within(project, project.proposed))
@@ -246,18 +246,18 @@ def diff(project: Project, /, a: str | None, b: str | None, as_json: bool) -> in
 @click.pass_obj
 def show(project: Project, /, mixture: str | None, as_json: bool) -> int:
     """Show a mixture as a table, led by what was measured; the proposal when none is named."""
-    from olmix.cli import mixture_view
+    from olmix.cli import show as show_view
     from olmix.cli.revisions import mixture_at
     from olmix.config.params import load_params
 
     named = mixture_at(project, mixture or _within(project, project.proposed))
     validation = named.validation()
     if as_json:
-        click.echo(json.dumps(mixture_view.mixture_json(named.file, validation), indent=2))
+        click.echo(json.dumps(show_view.mixture_json(named.file, validation), indent=2))
     else:
         # A mixture of olmix fit is shown where no project is.
         descriptions = load_params(project).descriptions if project.params.exists() else {}
-        click.echo(mixture_view.mixture_text(named, validation, descriptions))
+        click.echo(show_view.mixture_text(named, validation, descriptions))
     return OK
 
 

@@ -139,7 +139,7 @@ class PlanView:
 
     def _heading(self) -> str:
         if self.accepted:
-            return f"The data is that of {self.start}; the plan is the one that it was proposed by"
+            return f"The data is that of {self.start}; this is the plan that it came from"
         if not self.plan.base.domains:
             return "Plan for a first mixture" + (f" ({self.start} is empty)" if self.start else "")
         return f"Plan against {self.start}"
@@ -165,24 +165,25 @@ class PlanView:
         space = self.plan.space
         if not space.members:
             return "Virtual domain: none"
-        text = f"Virtual domain: {len(space.members)} members, {self._share_before():.1%} of the mixture before"
+        text = f"Virtual domain: {len(space.members)} members, {self._share_before():.1%} of the accepted mixture"
         if self.caps:
             capacity = space.capacity(self.caps)
-            limit = f" (set by {space.scarcest(self.caps)})" if capacity < 1 else ""
-            text += f", capacity {min(capacity, 1.0):.1%}{limit}"
+            scarcest = space.scarcest(self.caps)
+            text += f"; can grow to {min(capacity, 1.0):.1%}"
+            text += f" before {scarcest} hits its repetition limit" if capacity < 1 else ""
         return text
 
     def _runs(self) -> str:
         if self.external:
             return (
                 f"Runs: {self.runs} to train elsewhere ({self.runs_without_reuse} without reuse); "
-                "their weights come into build/ratios.csv, their metrics go into external/"
+                "weights are written to build/ratios.csv, metrics go in external/"
             )
         at_hand = self._at_hand
         found = (
-            "those in the journal or the cache need no training"
+            "those in the journal or the cache are not trained again"
             if at_hand is None
-            else f"{at_hand} of the swarm's {self.runs} are already trained"
+            else f"{at_hand} of {self.runs} already trained"
         )
         return (
             f"Runs: {self.runs} in the swarm ({self.runs_without_reuse} without reuse), "

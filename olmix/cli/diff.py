@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from olmix.artifacts.mixture_file import MixtureFile
-from olmix.cli.mixture_view import measured_lines
+from olmix.artifacts.mixture_file import MixtureFile, Use
+from olmix.cli.show import measured_lines
 from olmix.core.mixture import total_variation
 from olmix.terminal.table import bar, decimals, table
 
@@ -31,8 +31,8 @@ def diff_json(a: MixtureFile, b: MixtureFile, validation: Mapping[str, Any] | No
                 "after": after.get(name),
                 "change": after.get(name, 0.0) - before.get(name, 0.0),
                 "renamed_from": old_names.get(name),
-                "repetition_before": a.rows.get(old_names.get(name, name), {}).get("repetition"),
-                "repetition_after": b.rows.get(name, {}).get("repetition"),
+                "repetition_before": a.uses.get(old_names.get(name, name), Use()).repetition,
+                "repetition_after": b.uses.get(name, Use()).repetition,
             }
             for name in sorted({*before, *after})
         },

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from olmix.artifacts.mixture_file import MixtureFile
+from olmix.artifacts.mixture_file import MixtureFile, Use
 from olmix.cli.revisions import Named
 from olmix.config.params import load_params
 from olmix.core.contenders import LABELS, PROPOSAL
@@ -89,7 +90,7 @@ def mixture_text(
             f"{weight:.4f}",
             f"{file.mixture.domains[name].tokens / held:.4f}",
             f"{file.mixture.domains[name].tokens:,}",
-            _repetition(file.rows[name]),
+            _repetition(file.uses[name]),
             f"{bar(weight, scale):<20} {descriptions.get(name, '')}",
         ]
         for name, weight in weights.items()
@@ -105,9 +106,9 @@ def mixture_text(
     return "\n".join(lines).rstrip()
 
 
-def _repetition(row: Mapping[str, Any]) -> str:
+def _repetition(use: Use) -> str:
     """How often the target run reads a domain, and whether its cap binds; blank without a target."""
-    return (f"{row['repetition']:.2f}" if "repetition" in row else "") + (" cap" if row.get("capped") else "    ")
+    return ("" if use.repetition is None else f"{use.repetition:.2f}") + (" cap" if use.capped else "    ")
 
 
 def _problem(sections: Mapping[str, Any]) -> str:
@@ -115,8 +116,8 @@ def _problem(sections: Mapping[str, Any]) -> str:
     target, certificate = sections.get("target"), sections.get("certificate")
     parts = [f"target {target['tokens']:,} tokens, repetition limit {target['repetition']:g}"] if target else []
     parts += [_solver(certificate)] if certificate else []
-    said = "; ".join(parts)
-    return said[:1].upper() + said[1:]
+    line = "; ".join(parts)
+    return line[:1].upper() + line[1:]
 
 
 def _solver(certificate: Mapping[str, Any]) -> str:
@@ -133,21 +134,19 @@ def trust_lines(trust: Mapping[str, Any]) -> list[str]:
     if not trust:
         return []
     others = [law["bpb"] for law in trust["other_laws"].values()]
-    said = f"; other laws predict {min(others):.4f} to {max(others):.4f}" if others else ""
+    spread = f" (other laws predict {min(others):.4f} to {max(others):.4f})" if others else ""
     moved = trust["moved_by_resampling"]
     gain, doubts = trust.get("gain"), trust.get("doubts")
     lines = [_predicted_gain_line(gain)] if gain else []
     lines += [
-        f"Law {trust['law']}{said}; nearest run {trust['nearest_run']:.3f} away"
-        + (f", other runs would move it by {moved:.3f}" if moved is not None else "")
-        + f"; leverage {trust['leverage']:.2f}, of a run at most {trust['largest_leverage_of_a_run']:.2f}"
+        f"Law {trust['law']}{spread}; nearest run {trust['nearest_run']:.3f} away"
+        + (f"; resampling the runs moves it by {moved:.3f} (total variation)" if moved is not None else "")
+        + f"; leverage {trust['leverage']:.2f} (largest run: {trust['largest_leverage_of_a_run']:.2f})"
     ]
     if doubts is not None:
-        lines.append(f"Doubts: {', '.join(doubts)}" if doubts else "No doubt is raised.")
-    if trust["mirage"]:
-        lines.append(
-            "MIRAGE ALARM: the prediction beats every run by more than the law's error; believe what is measured"
-        )
+        lines.append(f"Doubts about the prediction: {', '.join(doubts) or 'none'}")
+    elif trust["mirage"]:  # files from before doubts were listed
+        lines.append("Doubts about the prediction: it is better than any run by more than the error")
     return lines
 
 
@@ -159,7 +158,15 @@ def _predicted_gain_line(gain: Mapping[str, Any]) -> str:
 
 def mixture_json(file: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:
     """The same for a script."""
-    return {"domains": dict(file.rows), **file.sections, "validation": validation}
+    domains = {
+        name: {
+            "weight": share.weight,
+            "tokens": share.tokens,
+            **{key: value for key, value in asdict(file.uses[name]).items() if value is not None},
+        }
+        for name, share in file.mixture.domains.items()
+    }
+    return {"domains": domains, **file.sections, "validation": validation}
 
 
 def _error(standard_error: float | None) -> str:
