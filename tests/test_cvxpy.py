@@ -31,7 +31,7 @@ def drawn(name, domains, tasks, *seed):
         returns = np.maximum(slopes, 0.0)
         law = Diminishing(floor, level, returns, 0.6, nothing, nothing, nothing + 1e9)
         return law, lambda q: floor + cp.exp(level - returns @ cp.power(q, 0.6))
-    law = LinearEvidence(level, slopes, nothing, nothing, nothing, nothing + 1e9)
+    law = LinearEvidence(level, slopes, nothing, nothing + 1e9)
     return law, lambda q: cp.exp(level + slopes @ q)
 
 

@@ -10,11 +10,7 @@ from olmix.errors import SwarmError
 from olmix.fit.bootstrap import bootstrap
 from olmix.laws import huber as huber_module
 from olmix.laws.huber import huber
-from olmix.laws.loglinear import (
-    LogLinear,
-    fit_loglinear,
-    never_sampled,
-)
+from olmix.laws.loglinear import LogLinear, fit_loglinear
 from olmix.laws.observations import observe
 from olmix.laws.registry import LOG_LINEAR, law_kinds
 from tests.public_swarms import REFERENCE_LOSSES, load, needs_swarms
@@ -99,7 +95,7 @@ def test_predictions_are_clipped_to_the_observed_range_widened_by_its_length():
 def test_a_never_sampled_domain_predicts_the_average_run():
     x, y, *_ = synthetic(40, 4, 3, noise=0.02)
     wide = np.insert(x, 2, 0.0, axis=1)
-    assert never_sampled(wide).tolist() == [False, False, True, False, False]
+    assert observe(wide, y).never_sampled.tolist() == [False, False, True, False, False]
     narrow, law = fit_loglinear(x, y), fit_loglinear(wide, y)
     assert law.coefficients[:, [0, 1, 3, 4]] == pytest.approx(narrow.coefficients, abs=1e-12)
     assert law.coefficients[:, 2] == pytest.approx(narrow.coefficients @ x.mean(axis=0))

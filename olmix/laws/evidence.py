@@ -41,14 +41,11 @@ TINY = 1e-300
 class LinearEvidence:
     """Laws of n tasks over m domains, f_j(p) = exp(c_j + b_j . p), in BPB; convex.
 
-    intercept c (n,); coefficients b (n, m); prior and noise (n,): variance of a coefficient and of log BPB;
-    lower and upper (n,): the range of predictions.
+    intercept c (n,); coefficients b (n, m); lower and upper (n,): the range of predictions.
     """
 
     intercept: Array
     coefficients: Array
-    prior: Array
-    noise: Array
     lower: Array
     upper: Array
 
@@ -94,28 +91,17 @@ class LinearEvidenceObjective:
 class RootEvidence:
     """Laws of n tasks over m domains, f_j(p) = exp(c_j + b_j . r(p)), in BPB; not convex.
 
-    intercept c (n,); coefficients b (n, m); prior and noise (n,): variance of a coefficient around the common
-    mean and of log BPB; lower and upper (n,): the range of predictions.
+    intercept c (n,); coefficients b (n, m); lower and upper (n,): the range of predictions.
     """
 
     intercept: Array
     coefficients: Array
-    prior: Array
-    noise: Array
     lower: Array
     upper: Array
 
     def predict(self, mixtures: Array) -> Array:
         """BPB (..., n) at `mixtures` (..., m), clipped to [lower, upper]."""
         return _clipped(self.intercept + _roots(mixtures) @ self.coefficients.T, self.lower, self.upper)
-
-    def gradient(self, mixture: Array, weights: Array | None = None) -> Array:
-        """Gradient (m,) at `mixture` (m,) of the weighted mean over tasks, unclipped; finite at weight 0 too.
-
-        weights (n,) >= 0, equal by default.
-        """
-        growth = np.exp(self.intercept + self.coefficients @ _roots(mixture))
-        return (task_weights(len(growth), weights) * growth) @ self.coefficients * _root_slopes(mixture)
 
 
 @dataclass(frozen=True)
@@ -124,36 +110,19 @@ class ProcessEvidence:
     convex.
 
     k_j(p, q) = exp(-|r(p) - r(q)|^2 / 2 l_j^2) + 0.1 sum r(p) sum r(q). mixtures (K, m) of the runs; dual a
-    (K, n), 0 where a run is masked; intercept c, lengthscale l, prior and noise (variance of the process and of log
-    BPB), lower and upper (the range of predictions), each (n,).
+    (K, n), 0 where a run is masked; intercept c, lengthscale l, lower and upper (the range of predictions), each (n,).
     """
 
     mixtures: Array
     dual: Array
     intercept: Array
     lengthscale: Array
-    prior: Array
-    noise: Array
     lower: Array
     upper: Array
 
     def predict(self, mixtures: Array) -> Array:
         """BPB (..., n) at `mixtures` (..., m), clipped to [lower, upper]."""
         return _clipped(self._logs(np.asarray(mixtures, dtype=np.float64)), self.lower, self.upper)
-
-    def gradient(self, mixture: Array, weights: Array | None = None) -> Array:
-        """Gradient (m,) at `mixture` (m,) of the weighted mean over tasks, unclipped; finite at weight 0 too.
-
-        weights (n,) >= 0, equal by default.
-        """
-        w = task_weights(len(self.intercept), weights)
-        pull = self.dual * (w * np.exp(self._logs(np.asarray(mixture, dtype=np.float64))))
-        here, runs = _roots(mixture), _roots(self.mixtures)
-        slope = np.full(len(here), SHARED_PROCESS * float(pull.sum(axis=1) @ runs.sum(axis=1)))
-        for length in np.unique(self.lengthscale):
-            near = pull[:, self.lengthscale == length].sum(axis=1) * _nearness(here[None], runs, length)[0]
-            slope += (near @ runs - near.sum() * here) / length**2
-        return slope * _root_slopes(mixture)
 
     def _logs(self, mixtures: Array) -> Array:
         points, runs = _roots(mixtures).reshape(-1, mixtures.shape[-1]), _roots(self.mixtures)
@@ -172,7 +141,7 @@ def fit_linear_evidence(observations: Observations) -> LinearEvidence:
     """
     x = observations.mixtures
     found = _best(observations, [x @ x.T])
-    return LinearEvidence(found.intercept, found.dual.T @ x, found.prior, found.noise, *observations.bounds())
+    return LinearEvidence(found.intercept, found.dual.T @ x, *observations.bounds())
 
 
 def fit_root_evidence(observations: Observations) -> RootEvidence:
@@ -185,7 +154,7 @@ def fit_root_evidence(observations: Observations) -> RootEvidence:
     total = r.sum(axis=1)
     found = _best(observations, [r @ r.T + SHARED_ROOT * np.outer(total, total)])
     coefficients = found.dual.T @ r + SHARED_ROOT * (found.dual.T @ total)[:, None]
-    return RootEvidence(found.intercept, coefficients, found.prior, found.noise, *observations.bounds())
+    return RootEvidence(found.intercept, coefficients, *observations.bounds())
 
 
 def fit_process_evidence(observations: Observations) -> ProcessEvidence:
@@ -194,15 +163,7 @@ def fit_process_evidence(observations: Observations) -> ProcessEvidence:
     shared = SHARED_PROCESS * np.outer(r.sum(axis=1), r.sum(axis=1))
     found = _best(observations, [_nearness(r, r, length) + shared for length in LENGTHSCALES])
     lengthscale = np.array(LENGTHSCALES)[found.kernel]
-    return ProcessEvidence(
-        observations.mixtures,
-        found.dual,
-        found.intercept,
-        lengthscale,
-        found.prior,
-        found.noise,
-        *observations.bounds(),
-    )
+    return ProcessEvidence(observations.mixtures, found.dual, found.intercept, lengthscale, *observations.bounds())
 
 
 @dataclass(frozen=True)
@@ -211,8 +172,6 @@ class _Posterior:
 
     dual: Array  # (K, n)
     intercept: Array  # (n,)
-    prior: Array  # (n,)
-    noise: Array  # (n,)
     evidence: Array  # (n,), up to a constant
     kernel: NDArray[np.intp]  # (n,)
 
@@ -223,8 +182,6 @@ def _best(observations: Observations, kernels: list[Array]) -> _Posterior:
     best = _Posterior(
         dual=np.zeros((runs, tasks)),
         intercept=np.zeros(tasks),
-        prior=np.zeros(tasks),
-        noise=np.zeros(tasks),
         evidence=np.full(tasks, -np.inf),
         kernel=np.zeros(tasks, dtype=np.intp),
     )
@@ -237,7 +194,7 @@ def _best(observations: Observations, kernels: list[Array]) -> _Posterior:
             better = found.evidence > best.evidence[group]
             chosen = group[better]
             best.dual[np.ix_(rows, chosen)] = found.dual[:, better]
-            for name in ("intercept", "prior", "noise", "evidence"):
+            for name in ("intercept", "evidence"):
                 getattr(best, name)[chosen] = getattr(found, name)[better]
             best.kernel[chosen] = number
     return best
@@ -266,18 +223,13 @@ def _posterior(kernel: Array, logs: Array, weights: Array) -> _Posterior:
     evidence = -0.5 * (degrees * np.log(squares) + np.log(spread).sum(axis=0))
     at = evidence.argmax(axis=1)
     dual = basis.T @ (vectors @ (known[:, None] * rotated / spread[:, at]))
-    prior = squares[np.arange(tasks), at] / degrees
     intercept = weights @ (logs - kernel @ dual) / weights.sum()
-    return _Posterior(dual, intercept, prior, prior * ratios[at], evidence.max(axis=1), np.zeros(tasks, np.intp))
+    return _Posterior(dual, intercept, evidence.max(axis=1), np.zeros(tasks, np.intp))
 
 
 def _roots(mixtures: Array) -> Array:
     """sqrt(p + 1e-5) - sqrt(1e-5), which is 0 at 0 and has a slope there."""
     return np.asarray(np.sqrt(np.asarray(mixtures, dtype=np.float64) + SHIFT) - np.sqrt(SHIFT))
-
-
-def _root_slopes(mixture: Array) -> Array:
-    return np.asarray(0.5 / np.sqrt(np.asarray(mixture, dtype=np.float64) + SHIFT))
 
 
 def _nearness(a: Array, b: Array, length: float) -> Array:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from olmix.errors import SwarmError
 from olmix.laws.exponential import HUBER_DELTA, STARTS, exponential, fit_exponential, refit_exponential
@@ -128,11 +127,6 @@ def refit_loglinear(
     start = near.floor, near.coefficients[:, ~observations.never_sampled]
     fits = refit_exponential(_design(observations, ridge), observations, factors, start, delta=delta)
     return [_law(observations, floor, t, loss, near.lower, near.upper) for floor, t, loss in fits]
-
-
-def never_sampled(mixtures: Array) -> NDArray[np.bool_]:
-    """Which domains, (m,), have no weight in any run of `mixtures` (K, m)."""
-    return np.asarray(~np.any(np.asarray(mixtures) > 0, axis=0))
 
 
 def _design(observations: Observations, ridge: float) -> Design:
