@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from olmix.core.arrays import Array
 from olmix.files import canonical_json
 from olmix.fit.fitting import SwarmFit
 from olmix.fit.selection import Choice, Curve
 from olmix.fit.sweep import Cell
 from olmix.fit.trust import Interval, Trust
-from olmix.solver.objective import Array
 
 # A gap below this is rounding, which differs between machines; files give the bound, so that a diff stays quiet.
 SMALLEST_GAP = 1e-12
@@ -81,7 +81,7 @@ def fit_digest(fit: SwarmFit, tasks: Sequence[str], task_weights: Array) -> str:
     return xxhash.xxh3_128_hexdigest(canonical_json(made_of))[:16]
 
 
-def _norms(fit: SwarmFit, tasks: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _norms(fit: SwarmFit, tasks: int) -> Array:
     """The norm of each task's parameters, nan for a law that has none in this sense."""
     for name in ("coefficients", "returns"):
         values = getattr(fit.law, name, None)

@@ -13,6 +13,7 @@ from olmix.artifacts.fit_report import curve_values, fit_digest, fit_values, tru
 from olmix.artifacts.mixture_file import MixtureFile, write_mixture
 from olmix.artifacts.proposal import certificate_section, mixture_file, predicted_section
 from olmix.config.fit_options import FitOptions
+from olmix.core.arrays import Array
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.limits import Target
 from olmix.core.mixture import kl_divergence
@@ -27,7 +28,6 @@ from olmix.laws.base import LawKind
 from olmix.laws.observations import Observations, observe
 from olmix.laws.registry import CHOOSABLE
 from olmix.laws.repeats import merge_repeats
-from olmix.solver.objective import Array
 from olmix.tables.older import align, bpb_of, masked, refuse_shared, renamed
 from olmix.tables.presets import preset, preset_names, preset_tasks, read_preset
 from olmix.tables.priors import aligned, read_priors

@@ -15,13 +15,13 @@ from olmix.cli.fit import caps_of, read_inputs
 from olmix.config.fields import parse_count
 from olmix.config.fit_options import FitOptions
 from olmix.config.params import load_params
+from olmix.core.arrays import Array
 from olmix.core.limits import domain_caps
 from olmix.errors import ConfigError, PipelineError
 from olmix.fit.fitting import SwarmFit, fit_swarm
 from olmix.fit.sweep import Cell, sweep
 from olmix.fit.trust import Problem
 from olmix.project import Project
-from olmix.solver.objective import Array
 from olmix.stages.propose import problem_of
 
 LARGEST = 2**63

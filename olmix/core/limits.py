@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.core.dataset import Dataset
 from olmix.core.virtual import CollapsedSpace
 from olmix.errors import InfeasibleError
@@ -60,7 +60,7 @@ def require_feasible(
     )
 
 
-def cap_proportionally(weights: NDArray[np.float64], caps: NDArray[np.float64]) -> NDArray[np.float64]:
+def cap_proportionally(weights: Array, caps: Array) -> Array:
     """The mixture within `caps` that is nearest to `weights` in KL, (m,): min(cap, s w) with s such that it sums to 1.
 
     The caps of domains with weight sum to 1 or more, or InfeasibleError says what is missing.

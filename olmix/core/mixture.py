@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from olmix.errors import MixtureError
 
-# Files carry six decimals; a sum that misses 1 by more than their rounding is a mistake, not a rounding.
-SUM_TOLERANCE = 1e-4
+# Mixture files carry six decimals; a sum that misses 1 by more than their rounding is a mistake.
+FILE_SUM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Mixture:
             if not (math.isfinite(share.weight) and share.weight >= 0):
                 raise MixtureError(f"domain {name}: weight {share.weight}; weights are finite and not negative")
         total = math.fsum(self.weights.values())
-        if self.domains and abs(total - 1) > SUM_TOLERANCE:
+        if self.domains and abs(total - 1) > FILE_SUM_TOLERANCE:
             raise MixtureError(f"the weights sum to {total:.6f}, not 1; correct them or divide them by their sum")
 
     @property

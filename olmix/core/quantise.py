@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from olmix.core.arrays import Array
 from olmix.errors import InfeasibleError, MixtureError
 
 
@@ -35,13 +36,13 @@ def largest_remainder(weights: ArrayLike, total: int) -> NDArray[np.int64]:
     return counts
 
 
-def quantise(weights: ArrayLike, decimals: int = 6) -> NDArray[np.float64]:
+def quantise(weights: ArrayLike, decimals: int = 6) -> Array:
     """`weights` (m,) as multiples of 10^-decimals whose units sum to exactly 10^decimals; raises as above."""
     units = 10**decimals
     return np.asarray(largest_remainder(weights, units) / units, dtype=np.float64)
 
 
-def quantise_within(weights: ArrayLike, caps: ArrayLike, decimals: int = 6) -> NDArray[np.float64]:
+def quantise_within(weights: ArrayLike, caps: ArrayLike, decimals: int = 6) -> Array:
     """`weights` (m,) <= `caps` (m,) as multiples of 10^-decimals that sum to 1 and exceed no cap.
 
     Units that a cap has no room for go where the rounding took most. Raises as above, and InfeasibleError

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.core.seeds import generator
 from olmix.errors import SwarmError
 from olmix.laws.base import Law, LawKind
 from olmix.laws.observations import Observations
-from olmix.solver.objective import Array
 
 ATTEMPTS = 100
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.core.seeds import named_key
 from olmix.errors import SwarmError
 from olmix.laws.base import Law
 from olmix.laws.observations import Observations, stack
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.errors import SwarmError
 from olmix.fit.bootstrap import bootstrap
 from olmix.fit.diagnostics import DesignRank, Scores, design_rank, out_of_fold, scores
@@ -23,7 +24,6 @@ from olmix.laws.loglinear import RIDGE
 from olmix.laws.observations import Observations, stack
 from olmix.laws.registry import AUTO, CHOOSABLE, LOG_LINEAR, law_kinds
 from olmix.laws.repeats import SAME_DECIMALS, Repeats, merge_repeats
-from olmix.solver.objective import Array
 
 # Beyond so many domains `auto` leaves laws out that take gigabytes and hours for them.
 MOST_DENSE = 2_000

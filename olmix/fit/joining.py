@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.core.seeds import named_key
 from olmix.fit.diagnostics import out_of_fold, scores
 from olmix.fit.selection import combined
 from olmix.laws.base import Law, LawKind
 from olmix.laws.observations import Observations, stack
-from olmix.solver.objective import Array
 
 WEIGHTS = (0.1, 0.3, 1.0)
 FOLDS, REPEATS = 5, 2

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.laws.base import ConvexLaw, Law
 from olmix.solver.certified import solve
-from olmix.solver.objective import Array
 from olmix.solver.search import search
 
 

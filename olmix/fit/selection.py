@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.core.seeds import generator, named_key
 from olmix.errors import SwarmError
 from olmix.fit.diagnostics import Scores, out_of_fold, scores
 from olmix.laws.base import LawKind
 from olmix.laws.observations import Observations
-from olmix.solver.objective import Array
 
 FOLDS, REPEATS = 5, 3
 RESAMPLES = 100

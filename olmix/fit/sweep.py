@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.errors import InfeasibleError
 from olmix.fit.proposing import Best
 from olmix.fit.trust import Problem
 from olmix.laws.base import Law
-from olmix.solver.objective import Array
 
 SAME_CHOICE = 0.01  # total variation
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.fit.diagnostics import nearest
 from olmix.fit.fitting import SwarmFit
 from olmix.fit.proposing import Best, best_mixture
 from olmix.laws.base import ConvexLaw, Law, LawKind
-from olmix.solver.objective import Array
 
 LOW, HIGH = 0.05, 0.95
 ROUNDING = 1e-9

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from olmix.core.arrays import Array
 from olmix.laws.observations import Observations
-from olmix.solver.objective import Array, ConvexObjective
+from olmix.solver.objective import ConvexObjective
 
 
 class Law(Protocol):

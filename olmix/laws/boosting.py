@@ -18,9 +18,9 @@ from types import ModuleType
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.errors import SwarmError
 from olmix.laws.observations import Observations
-from olmix.solver.objective import Array
 
 ROUNDS = 300
 SETTINGS = {

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.laws.exponential import HUBER_DELTA, exponential, fit_exponential, refit_exponential
-from olmix.laws.huber import Array, Design
+from olmix.laws.huber import Design
 from olmix.laws.observations import Observations
 from olmix.solver.objective import Curvature, task_weights
 

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.laws.observations import Observations
-from olmix.solver.objective import Array, Curvature, task_weights
+from olmix.solver.objective import Curvature, task_weights
 
 SHIFT = 1e-5  # a tenth of the least weight that a dense swarm draws
 SHARED_ROOT = 0.3  # variance of the coefficients' common mean, in variances of a coefficient around it

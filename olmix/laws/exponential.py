@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from olmix.laws.huber import Array, Design, Problems
+from olmix.core.arrays import Array
+from olmix.laws.huber import Design, Problems
 from olmix.laws.observations import Observations
 
 HUBER_DELTA = 0.02

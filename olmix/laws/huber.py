@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from olmix.core.arrays import Array
 
 ANNEALING = ((8.0, 10), (2.0, 10), (1.0, 80))  # (times delta, most iterations)
 FINAL_TOLERANCE = 1e-6  # predicted decrease over the objective at which a problem retires

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.errors import SwarmError
 from olmix.laws.exponential import HUBER_DELTA, STARTS, exponential, fit_exponential, refit_exponential
-from olmix.laws.huber import Array, Design
+from olmix.laws.huber import Design
 from olmix.laws.observations import Observations, observe
 from olmix.solver.objective import Curvature, task_weights
 

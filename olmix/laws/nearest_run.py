@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.laws.observations import Observations
-from olmix.solver.objective import Array
 
 TIE = 1e-9  # distances are sums of m rounded differences
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.errors import SwarmError
 
-Array = NDArray[np.float64]
-
-SUM_TOLERANCE = 1e-2  # files carry weights with three decimals at times
+RUN_SUM_TOLERANCE = 1e-2  # of a run's weights: tables of swarms carry three decimals at times
 FARTHEST = 9.0  # standard deviations of a task from its mean that a prediction may reach
 
 
@@ -112,7 +111,7 @@ def observe(mixtures: Array, bpb: Array, weights: Array | None = None, *, partia
         row, column = np.argwhere(~np.isfinite(x))[0]
         raise SwarmError(f"the mixture of run {row}, column {column} is {x[row, column]}; every one must be finite")
     off = np.where((x < 0).any(axis=1), np.inf, np.abs(x.sum(axis=1) - 1))
-    if off.max() > SUM_TOLERANCE:
+    if off.max() > RUN_SUM_TOLERANCE:
         raise SwarmError(f"the mixture of run {int(off.argmax())} is no mixture: weights >= 0 that sum to 1 are needed")
     bad = (w > 0) & ~(np.isfinite(y) & (y > 0))
     if bad.any():

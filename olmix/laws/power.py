@@ -28,9 +28,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.errors import SwarmError
 from olmix.laws.observations import Observations
-from olmix.solver.objective import Array, Curvature, task_weights
+from olmix.solver.objective import Curvature, task_weights
 
 EXPONENTS = (0.3, 1.0)  # the lower one is near a logarithm
 SHIFTS = (0.003, 0.03, 0.3, 1.0)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.laws.observations import Observations, observe
-from olmix.solver.objective import Array
 
 SAME_DECIMALS = 9
 

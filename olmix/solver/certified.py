@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.errors import InfeasibleError, SolverError
 from olmix.solver.entropic import Entropic
 from olmix.solver.interior import interior_point
-from olmix.solver.objective import Array, ConvexObjective, Restricted
+from olmix.solver.objective import ConvexObjective, Restricted
 from olmix.solver.projection import least_vertex
 
 LARGEST_GAP = 1e-9

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from olmix.solver.objective import Array, ConvexObjective
+from olmix.core.arrays import Array
+from olmix.solver.objective import ConvexObjective
 from olmix.solver.projection import kl_projection, least_vertex
 
 WANTED_GAP = 1e-14

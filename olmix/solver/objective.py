@@ -15,9 +15,8 @@ import numpy as np
 import scipy  # loads scipy.linalg where it is first used: most stages never do
 from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.errors import SwarmError
-
-Array = NDArray[np.float64]
 
 REFINEMENTS = 2  # solves, the first included
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from olmix.core.arrays import Array
 
 
 def kl_projection(log_weights: Array, log_caps: Array) -> tuple[Array, NDArray[np.bool_]]:

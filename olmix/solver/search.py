@@ -22,10 +22,10 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
+from olmix.core.arrays import Array
 from olmix.core.seeds import generator
 from olmix.errors import SolverError, SwarmError
 from olmix.solver.certified import require_problem
-from olmix.solver.objective import Array
 from olmix.solver.objective import task_weights as normalised
 
 BATCH_ROWS = 1024  # mixtures that the law predicts at once

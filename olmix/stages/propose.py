@@ -13,6 +13,7 @@ from olmix.artifacts.mixture_file import MixtureFile, write_mixture
 from olmix.artifacts.plan_file import read_plan
 from olmix.artifacts.proposal import certificate_section, mixture_file, predicted_section, trust_section
 from olmix.config.keys import params_for
+from olmix.core.arrays import Array
 from olmix.core.contenders import CARRIED, NATURAL
 from olmix.core.limits import Target, cap_proportionally, domain_caps, require_feasible
 from olmix.core.mixture import kl_divergence
@@ -23,7 +24,6 @@ from olmix.fit.trust import Problem, Trust, examine
 from olmix.laws.base import LawKind
 from olmix.laws.registry import CHOOSABLE
 from olmix.project import Project
-from olmix.solver.objective import Array
 from olmix.terminal.exits import run_stage
 
 HEADING = "What the pipeline proposes. Written by `dvc repro`; `olmix accept` makes it the accepted mixture."

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.errors import DataError
 from olmix.tables.swarm_results import SwarmTable
-from olmix.tables.table import Array, first_few
+from olmix.tables.table import first_few
 from olmix.tables.tasks import Groups
 
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from olmix.core.arrays import Array
 from olmix.errors import DataError
 from olmix.files import read_json, read_yaml
-from olmix.tables.table import Array, first_few
+from olmix.tables.table import first_few
 
 SECTIONS = ("relative_sizes", "token_counts")
 

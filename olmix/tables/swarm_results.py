@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.errors import DataError
-from olmix.laws.observations import SUM_TOLERANCE
-from olmix.tables.table import Array, ResultTable, first_few
+from olmix.laws.observations import RUN_SUM_TOLERANCE
+from olmix.tables.table import ResultTable, first_few
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ def _mixtures(ratios: ResultTable) -> Array:
         raise DataError(f"{place}: weight {weights[k, i]:g}; weights are >= 0")
     sums = weights.sum(axis=1)
     off = np.abs(sums - 1)
-    if off.max() > SUM_TOLERANCE:
+    if off.max() > RUN_SUM_TOLERANCE:
         k = int(off.argmax())
-        others = int((off > SUM_TOLERANCE).sum()) - 1
+        others = int((off > RUN_SUM_TOLERANCE).sum()) - 1
         raise DataError(
-            f"{ratios.path}: run {ratios.ids[k]!r}: weights sum to {sums[k]:.6g}, not to 1 within {SUM_TOLERANCE:g}"
+            f"{ratios.path}: run {ratios.ids[k]!r}: weights sum to {sums[k]:.6g}, not to 1 within {RUN_SUM_TOLERANCE:g}"
             f"{f', nor do those of {others} more' if others else ''}; "
             "add the missing domains, remove columns that are none, and check that this is the file of ratios"
         )

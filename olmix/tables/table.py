@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from olmix.core.arrays import Array
 from olmix.errors import DataError
-
-Array = NDArray[np.float64]
 
 ID_COLUMNS = ("run", "run_id", "index")
 # Not data; pandas writes the index of a frame under the empty name and `__index_level_0__`, and reads the first back as
