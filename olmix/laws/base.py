@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
 
 from olmix.core.arrays import Array
 from olmix.laws.observations import Observations
-from olmix.solver.objective import ConvexObjective
+from olmix.solver.objective import ConvexObjective, Curvature
 
 
 class Law(Protocol):
@@ -28,6 +30,60 @@ class ConvexLaw(Law, Protocol):
 
     def objective(self, weights: Array | None = None) -> ConvexObjective:
         """The weighted mean over tasks, with gradient and curvature; weights (n,) >= 0, equal by default."""
+
+
+class ExponentialLaw(Law, Protocol):
+    """Tasks f_j(p) = c_j + exp(g_j(p)), each g_j a convex sum of functions of one share each."""
+
+    def log_growth(self, mixture: Array) -> Array:
+        """g_j at `mixture` (m,), (n,)."""
+
+    def slopes(self, mixture: Array) -> Array:
+        """dg_j / dp_i at `mixture` (m,), (n, m)."""
+
+    def bend(self, mixture: Array, growth: Array) -> Array:
+        """sum_j growth_j d2g_j / dp_i2 at `mixture` (m,), (m,), for growth (n,)."""
+
+
+SomeLaw = TypeVar("SomeLaw", bound=Law)
+SomeExponentialLaw = TypeVar("SomeExponentialLaw", bound=ExponentialLaw)
+
+
+@dataclass(frozen=True)
+class MeanObjective(Generic[SomeLaw]):
+    """sum_j w_j f_j(q), unclipped and so convex, with w (n,) of sum 1; value and derivatives are each law's own."""
+
+    law: SomeLaw
+    weights: Array
+
+    def predict(self, mixture: Array) -> Array:
+        """BPB of each task, (n,), clipped as the law clips."""
+        return self.law.predict(mixture)
+
+
+@dataclass(frozen=True)
+class ExponentialObjective(MeanObjective[SomeExponentialLaw]):
+    """The weighted mean of an exponential law; constant: sum_j w_j c_j."""
+
+    constant: float = 0.0
+
+    def value(self, mixture: Array) -> float:
+        """The weighted mean BPB at `mixture` (m,); inf where the exponential overflows."""
+        return float(self.constant + self._growth(mixture).sum())
+
+    def gradient(self, mixture: Array) -> Array:
+        """d value / d q, (m,)."""
+        return self._growth(mixture) @ self.law.slopes(mixture)
+
+    def curvature(self, mixture: Array) -> Curvature:
+        """The Hessian sum_j w_j exp(g_j) (s_j s_j^T + diag(g_j'')), s_j the gradient of g_j."""
+        growth = self._growth(mixture)
+        return Curvature(np.sqrt(growth)[:, None] * self.law.slopes(mixture), self.law.bend(mixture, growth))
+
+    def _growth(self, mixture: Array) -> Array:
+        """w_j exp(g_j), (n,)."""
+        with np.errstate(over="ignore"):
+            return np.asarray(self.weights * np.exp(self.law.log_growth(mixture)))
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from olmix.core.arrays import Array
+from olmix.laws.base import ExponentialObjective
 from olmix.laws.exponential import HUBER_DELTA, exponential, fit_exponential, refit_exponential
 from olmix.laws.huber import Design
 from olmix.laws.observations import Observations
-from olmix.solver.objective import Curvature, task_weights
+from olmix.solver.objective import task_weights
 
 EXPONENT = 0.6
 RIDGE = 1e-6
@@ -48,43 +49,26 @@ class Diminishing:
         coefficients = np.column_stack([self.returns, self.level])
         return np.clip(exponential(self.floor, coefficients, features), self.lower, self.upper)
 
-    def objective(self, weights: Array | None = None) -> DiminishingObjective:
+    def objective(self, weights: Array | None = None) -> ExponentialObjective[Diminishing]:
         """The weighted mean over tasks as the solver wants it; weights (n,) >= 0, equal by default."""
-        return DiminishingObjective(self, task_weights(len(self.floor), weights))
+        w = task_weights(len(self.floor), weights)
+        return ExponentialObjective(self, w, float(w @ self.floor))
 
+    def log_growth(self, mixture: Array) -> Array:
+        """b_j - sum_i a_ij p_i^s at `mixture` (m,), (n,)."""
+        return self.level - self.returns @ np.maximum(mixture, 0.0) ** self.exponent
 
-@dataclass(frozen=True)
-class DiminishingObjective:
-    """sum_j w_j f_j(q), unclipped and so convex, with w (n,) of sum 1; a ConvexObjective of the solver."""
+    def slopes(self, mixture: Array) -> Array:
+        """-a_ij s p_i^(s - 1), (n, m): steep where a share is near 0 and the domain teaches something."""
+        s = self.exponent
+        return -self.returns * (s * np.maximum(mixture, LEAST_SHARE) ** (s - 1))
 
-    law: Diminishing
-    weights: Array
-
-    def value(self, mixture: Array) -> float:
-        """The weighted mean BPB at `mixture` (m,)."""
-        return float(self.weights @ self.law.floor + self._growth(mixture).sum())
-
-    def gradient(self, mixture: Array) -> Array:
-        """d value / d q, (m,): steep where a share is near 0 and the domain teaches something."""
-        s, q = self.law.exponent, np.maximum(mixture, LEAST_SHARE)
-        return -(self._growth(mixture) @ self.law.returns) * s * q ** (s - 1)
-
-    def curvature(self, mixture: Array) -> Curvature:
-        """Hessian: a row for each task, and the diagonal of the diminishing returns."""
-        s, q, growth = self.law.exponent, np.maximum(mixture, LEAST_SHARE), self._growth(mixture)
-        rows = np.sqrt(growth)[:, None] * self.law.returns * (s * q ** (s - 1))
+    def bend(self, mixture: Array, growth: Array) -> Array:
+        """sum_j growth_j a_ij s (1 - s) p_i^(s - 2), (m,), cut where it overflows."""
+        s = self.exponent
         with np.errstate(over="ignore", invalid="ignore"):
-            diagonal = (growth @ self.law.returns) * (s * (1 - s)) * q ** (s - 2)
-        return Curvature(rows, np.nan_to_num(diagonal, nan=0.0, posinf=np.finfo(np.float64).max))
-
-    def predict(self, mixture: Array) -> Array:
-        """BPB of each task, (n,), clipped as the law clips."""
-        return self.law.predict(mixture)
-
-    def _growth(self, mixture: Array) -> Array:
-        """w_j exp(b_j - sum_i a_ij q_i^s), (n,)."""
-        exponents = self.law.level - self.law.returns @ np.maximum(mixture, 0.0) ** self.law.exponent
-        return np.asarray(self.weights * np.exp(exponents))
+            bend = (growth @ self.returns) * (s * (1 - s)) * np.maximum(mixture, LEAST_SHARE) ** (s - 2)
+        return np.nan_to_num(bend, nan=0.0, posinf=np.finfo(np.float64).max)
 
 
 def diminishing(

@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from olmix.core.arrays import Array
+from olmix.laws.base import ExponentialObjective
 from olmix.laws.observations import Observations
-from olmix.solver.objective import Curvature, task_weights
+from olmix.solver.objective import task_weights
 
 SHIFT = 1e-5  # a tenth of the least weight that a dense swarm draws
 SHARED_ROOT = 0.3  # variance of the coefficients' common mean, in variances of a coefficient around it
@@ -54,38 +55,21 @@ class LinearEvidence:
         """BPB (..., n) at `mixtures` (..., m), clipped to [lower, upper]."""
         return _clipped(self.intercept + np.asarray(mixtures) @ self.coefficients.T, self.lower, self.upper)
 
-    def objective(self, weights: Array | None = None) -> LinearEvidenceObjective:
+    def objective(self, weights: Array | None = None) -> ExponentialObjective[LinearEvidence]:
         """The weighted mean over tasks as the solver wants it; weights (n,) >= 0, equal by default."""
-        return LinearEvidenceObjective(self, task_weights(len(self.intercept), weights))
+        return ExponentialObjective(self, task_weights(len(self.intercept), weights))
 
+    def log_growth(self, mixture: Array) -> Array:
+        """c_j + b_j . p at `mixture` (m,), (n,)."""
+        return self.intercept + self.coefficients @ mixture
 
-@dataclass(frozen=True)
-class LinearEvidenceObjective:
-    """sum_j w_j f_j(q), unclipped and so convex, with w (n,) of sum 1; a ConvexObjective of the solver."""
+    def slopes(self, mixture: Array) -> Array:
+        """b, (n, m)."""
+        return self.coefficients
 
-    law: LinearEvidence
-    weights: Array
-
-    def value(self, mixture: Array) -> float:
-        """The weighted mean BPB at `mixture` (m,); inf where the exponential overflows."""
-        return float(self._terms(mixture).sum())
-
-    def gradient(self, mixture: Array) -> Array:
-        """d value / d q, (m,)."""
-        return self._terms(mixture) @ self.law.coefficients
-
-    def curvature(self, mixture: Array) -> Curvature:
-        """Hessian sum_j w_j f_j(q) b_j b_j^T, of rank n at most."""
-        rows = np.sqrt(self._terms(mixture))[:, None] * self.law.coefficients
-        return Curvature(rows, np.zeros(len(mixture)))
-
-    def predict(self, mixture: Array) -> Array:
-        """BPB of each task, (n,), clipped as the law clips."""
-        return self.law.predict(mixture)
-
-    def _terms(self, mixture: Array) -> Array:
-        with np.errstate(over="ignore"):
-            return np.asarray(self.weights * np.exp(self.law.intercept + self.law.coefficients @ mixture))
+    def bend(self, mixture: Array, growth: Array) -> Array:
+        """None: the exponents are linear."""
+        return np.zeros(len(mixture))
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ import numpy as np
 
 from olmix.core.arrays import Array
 from olmix.errors import SwarmError
+from olmix.laws.base import ExponentialObjective
 from olmix.laws.exponential import HUBER_DELTA, STARTS, exponential, fit_exponential, refit_exponential
 from olmix.laws.huber import Design
 from olmix.laws.observations import Observations, observe
-from olmix.solver.objective import Curvature, task_weights
+from olmix.solver.objective import task_weights
 
 RIDGE = 1e-8
 
@@ -44,39 +45,22 @@ class LogLinear:
         features = np.asarray(mixtures, dtype=np.float64)
         return np.clip(exponential(self.floor, self.coefficients, features), self.lower, self.upper)
 
-    def objective(self, weights: Array | None = None) -> LogLinearObjective:
+    def objective(self, weights: Array | None = None) -> ExponentialObjective[LogLinear]:
         """The weighted mean over tasks as the solver wants it; weights (n,) >= 0, equal by default."""
-        return LogLinearObjective(self, task_weights(len(self.floor), weights))
+        w = task_weights(len(self.floor), weights)
+        return ExponentialObjective(self, w, float(w @ self.floor))
 
+    def log_growth(self, mixture: Array) -> Array:
+        """t_j . p at `mixture` (m,), (n,)."""
+        return self.coefficients @ mixture
 
-@dataclass(frozen=True)
-class LogLinearObjective:
-    """sum_j w_j f_j(q), unclipped and so convex, with w (n,) of sum 1; a ConvexObjective of the solver."""
+    def slopes(self, mixture: Array) -> Array:
+        """t, (n, m)."""
+        return self.coefficients
 
-    law: LogLinear
-    weights: Array
-
-    def value(self, mixture: Array) -> float:
-        """The weighted mean BPB at `mixture` (m,); inf where the exponential overflows."""
-        return float(self.weights @ self.law.floor + self._growth(mixture).sum())
-
-    def gradient(self, mixture: Array) -> Array:
-        """d value / d q, (m,)."""
-        return self._growth(mixture) @ self.law.coefficients
-
-    def curvature(self, mixture: Array) -> Curvature:
-        """Hessian sum_j w_j exp(t_j . q) t_j t_j^T, of rank n at most."""
-        rows = np.sqrt(self._growth(mixture))[:, None] * self.law.coefficients
-        return Curvature(rows, np.zeros(len(mixture)))
-
-    def predict(self, mixture: Array) -> Array:
-        """BPB of each task, (n,), clipped as the law clips."""
-        return self.law.predict(mixture)
-
-    def _growth(self, mixture: Array) -> Array:
-        """w_j exp(t_j . q), (n,)."""
-        with np.errstate(over="ignore"):
-            return np.asarray(self.weights * np.exp(self.law.coefficients @ mixture))
+    def bend(self, mixture: Array, growth: Array) -> Array:
+        """None: the exponents are linear."""
+        return np.zeros(len(mixture))
 
 
 def fit_loglinear(

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from olmix.core.arrays import Array
 from olmix.errors import SwarmError
+from olmix.laws.base import ExponentialObjective, MeanObjective
 from olmix.laws.observations import Observations
 from olmix.solver.objective import Curvature, task_weights
 
@@ -78,12 +79,8 @@ class BiMix:
         return np.asarray(self.amplitudes * shifted ** -(self.exponent + steeper)[:, None])
 
 
-@dataclass(frozen=True)
-class BiMixObjective:
-    """sum_j w_j f_j(q), unclipped and so convex, with w (n,) of sum 1; a ConvexObjective of the solver."""
-
-    law: BiMix
-    weights: Array
+class BiMixObjective(MeanObjective[BiMix]):
+    """The weighted mean of the law, a sum of convex functions of one share each."""
 
     def value(self, mixture: Array) -> float:
         """The weighted mean BPB at `mixture` (m,)."""
@@ -97,10 +94,6 @@ class BiMixObjective:
         """The Hessian, which is diagonal."""
         bend = (self.weights * self.law.exponent * (self.law.exponent + 1)) @ self.law._terms(mixture, 2)
         return Curvature(np.zeros((0, len(mixture))), bend)
-
-    def predict(self, mixture: Array) -> Array:
-        """BPB of each task, (n,), clipped as the law clips."""
-        return self.law.predict(mixture)
 
 
 @dataclass(frozen=True)
@@ -119,49 +112,27 @@ class AutoScale:
 
     def predict(self, mixtures: Array) -> Array:
         """BPB (..., n) at `mixtures` (..., m), clipped to [lower, upper]."""
-        return np.clip(self._unclipped(mixtures), self.lower, self.upper)
+        return np.clip(np.exp(self.log_growth(mixtures)), self.lower, self.upper)
 
-    def objective(self, weights: Array | None = None) -> AutoScaleObjective:
+    def objective(self, weights: Array | None = None) -> ExponentialObjective[AutoScale]:
         """The weighted mean over tasks as the solver wants it; weights (n,) >= 0, equal by default."""
-        return AutoScaleObjective(self, task_weights(len(self.constant), weights))
+        return ExponentialObjective(self, task_weights(len(self.constant), weights))
+
+    def log_growth(self, mixture: Array) -> Array:
+        """c_j - sum_i sum_s g_ijs log(p_i + n_s) at `mixture` (..., m), (..., n)."""
+        return self.constant - np.tensordot(np.log(self._shifted(mixture)), self.exponents, DOMAINS_AND_SHIFTS)
+
+    def slopes(self, mixture: Array) -> Array:
+        """-sum_s g_ijs / (p_i + n_s), (n, m)."""
+        return np.asarray(-(self.exponents / self._shifted(mixture)).sum(axis=1))
+
+    def bend(self, mixture: Array, growth: Array) -> Array:
+        """sum_j growth_j sum_s g_ijs / (p_i + n_s)^2, (m,)."""
+        return np.asarray(growth @ (self.exponents / self._shifted(mixture) ** 2).sum(axis=1))
 
     def _shifted(self, mixtures: Array) -> Array:
         """p_i + n_s, (..., S, m)."""
         return np.asarray(mixtures, dtype=np.float64)[..., None, :] + self.equivalents[:, None]
-
-    def _unclipped(self, mixtures: Array) -> Array:
-        powers = np.tensordot(np.log(self._shifted(mixtures)), self.exponents, DOMAINS_AND_SHIFTS)
-        return np.asarray(np.exp(self.constant - powers))
-
-
-@dataclass(frozen=True)
-class AutoScaleObjective:
-    """sum_j w_j f_j(q), unclipped and so convex, with w (n,) of sum 1; a ConvexObjective of the solver."""
-
-    law: AutoScale
-    weights: Array
-
-    def value(self, mixture: Array) -> float:
-        """The weighted mean BPB at `mixture` (m,)."""
-        return float(self.weights @ self.law._unclipped(mixture))
-
-    def gradient(self, mixture: Array) -> Array:
-        """d value / d q, (m,)."""
-        return (self.weights * self.law._unclipped(mixture)) @ self._slopes(mixture)
-
-    def curvature(self, mixture: Array) -> Curvature:
-        """The Hessian sum_j w_j f_j (s_j s_j^T + diag(sum_s g_js / (q + n_s)^2)), s_j the gradient of log f_j."""
-        terms = self.weights * self.law._unclipped(mixture)
-        bend = (self.law.exponents / self.law._shifted(mixture) ** 2).sum(axis=1)
-        return Curvature(np.sqrt(terms)[:, None] * self._slopes(mixture), terms @ bend)
-
-    def predict(self, mixture: Array) -> Array:
-        """BPB of each task, (n,), clipped as the law clips."""
-        return self.law.predict(mixture)
-
-    def _slopes(self, mixture: Array) -> Array:
-        """d log f_j / d q, (n, m)."""
-        return np.asarray(-(self.law.exponents / self.law._shifted(mixture)).sum(axis=1))
 
 
 def fit_bimix(observations: Observations) -> BiMix:
