@@ -168,7 +168,7 @@ def solves(console: Console) -> None:
                 f"{domains} x {tasks}",
                 f"{kl}",
                 f"{1000 * took:.1f}",
-                str(answer.iterations),
+                str(answer.steps),
                 f"{answer.gap:.1e}",
                 str(int(answer.capped.sum())),
             )

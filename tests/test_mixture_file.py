@@ -11,6 +11,7 @@ import yaml
 
 from olmix.artifacts.law_file import Laws
 from olmix.artifacts.mixture_file import MixtureFile, parse_mixture, read_mixture, render_mixture, write_mixture
+from olmix.artifacts.proposal import mixture_file
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.digest import from_hex
 from olmix.core.limits import Target
@@ -126,6 +127,13 @@ def test_removal_alone_renormalises_and_moves_what_a_cap_forbids() -> None:
     assert capped.uses["on"].capped
     with pytest.raises(InfeasibleError, match="2,000 tokens cannot be drawn"):
         propose(plan, None, {}, Target(2000, 2.0), 0.05)
+
+
+def test_a_cap_is_filled_when_the_next_digit_has_no_room() -> None:
+    weights = {"a": 0.5, "b": 0.299999, "on": 0.200001}
+    caps = {"a": 0.500002, "b": 0.2999996, "on": 1.0}
+    uses = mixture_file(DATASET, weights, caps, None, {}).uses
+    assert {name: use.capped for name, use in uses.items()} == {"a": False, "b": True, "on": False}
 
 
 def test_digests_that_look_like_numbers_survive_yaml() -> None:

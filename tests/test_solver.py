@@ -58,8 +58,8 @@ def check(solution, objective, *, reference, kl, caps):
     assert np.abs(gradient[free] - level).max(initial=0) < 1e-4
     assert (gradient[solution.capped & (q > 0)] <= level + 1e-4).all()
     assert (gradient[(q == 0) & (caps > 0)] >= level - 1e-4).all() or kl > 0
-    assert (solution.multipliers[~solution.capped] == 0).all()
-    assert (solution.multipliers >= 0).all()
+    assert (solution.certificate.prices[~solution.capped] == 0).all()
+    assert (solution.certificate.prices >= 0).all()
 
 
 @pytest.mark.parametrize("kl", [0.0, 1e-4, 0.05, 1.0])
@@ -128,7 +128,7 @@ def test_no_law_gives_the_kl_projection_of_the_reference():
     assert capped.weights == pytest.approx([0.5, 0.375, 0.125], abs=1e-12)
     assert capped.weights[0] == 0.5
     assert capped.capped.tolist() == [True, False, False]
-    assert capped.multipliers[0] == pytest.approx(0.3 * (np.log(0.375 / 3) - np.log(0.5 / 6)))
+    assert capped.certificate.prices[0] == pytest.approx(0.3 * (np.log(0.375 / 3) - np.log(0.5 / 6)))
 
 
 def test_the_scale_of_the_reference_changes_no_weight_and_that_of_task_weights_nothing():
@@ -146,13 +146,13 @@ def test_a_shadow_price_is_the_slope_of_the_objective_in_the_cap():
     objective = law(6, 9, 3).objective()
     reference, caps = setting(6, 3, 1.5)
     solution = solve(objective, reference=reference, kl=0.05, caps=caps)
-    binding = int(np.argmax(solution.multipliers))
-    assert solution.multipliers[binding] > 0.01
+    binding = int(np.argmax(solution.certificate.prices))
+    assert solution.certificate.prices[binding] > 0.01
     raised = caps.copy()
     raised[binding] += 1e-5
     better = solve(objective, reference=reference, kl=0.05, caps=raised)
     slope = (solution.objective - better.objective) / 1e-5
-    assert slope == pytest.approx(solution.multipliers[binding], rel=1e-3)
+    assert slope == pytest.approx(solution.certificate.prices[binding], rel=1e-3)
 
 
 @pytest.mark.parametrize("kl", [0.0, 0.05])
@@ -164,7 +164,7 @@ def test_edges_of_the_caps(kl):
     assert solution.weights[0] == 0.0
     assert solution.capped.tolist() == [True, False, False, False]
     if kl:
-        assert solution.multipliers[0] == np.inf
+        assert solution.certificate.prices[0] == np.inf
     # Caps that sum to 1 leave one mixture, bit for bit.
     caps = np.array([0.1, 0.2, 0.3, 0.4])
     only = solve(objective, reference=reference, kl=kl, caps=caps)

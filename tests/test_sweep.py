@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from olmix.core.seeds import generator
 from olmix.fit import sweep as sweep_module
-from olmix.fit.proposing import Best
 from olmix.fit.sweep import SAME_CHOICE, groups, sweep
 from olmix.fit.trust import Problem
 from olmix.laws.loglinear import LogLinear
 from olmix.laws.nearest_run import NearestRun
+from olmix.solver.certified import Solution
 
 TOKENS = np.array([4e9, 1e9, 5e8, 2e9])
 NATURAL = TOKENS / TOKENS.sum()
@@ -104,7 +104,7 @@ def fixed(mixtures, monkeypatch):
         q = left.pop(0)
         if q is None:
             raise sweep_module.InfeasibleError("no room")
-        return Best(np.array(q), 0.0, np.ones(2), np.zeros(len(q), dtype=bool), 1, 0.0, np.zeros(len(q)))
+        return Solution(np.array(q), 0.0, np.ones(2), np.zeros(len(q), dtype=bool), 1, None)
 
     monkeypatch.setattr(Problem, "best", best)
     reference = np.full(len(mixtures[0]), 1 / len(mixtures[0]))
@@ -152,7 +152,6 @@ def test_a_law_that_is_searched_is_swept_too():
     nearest = NearestRun(OBSERVED, values, np.ones_like(values))
     cells = swept(nearest, kls=(0.05,), repetitions=(1.0, 8.0), targets=(10**10,))
     assert cells[0].best is None
-    assert cells[1].best.gap is None
-    assert cells[1].best.prices is None
+    assert cells[1].best.certificate is None
     assert (cells[1].best.weights <= caps(10**10, 8.0)).all()
     assert cells[1].group == 0

@@ -65,10 +65,10 @@ def test_a_convex_law_is_solved_and_certified(name):
     arguments = {"reference": np.array([0.5, 0.3, 0.2]), "kl": 0.02, "caps": np.array([0.4, 0.9, 1.0])}
     best = best_mixture(fitted, task_weights=WEIGHTS, observed=observations.mixtures, **arguments)
     solution = solve(fitted.objective(WEIGHTS), **arguments)
-    assert best.gap is not None
     assert best.gap <= 1e-9
     assert (best.weights == solution.weights).all()
-    assert (best.prices == solution.multipliers).all()
+    assert best.certificate.gap == solution.gap
+    assert (best.certificate.prices == solution.certificate.prices).all()
     assert (best.capped == solution.capped).all()
     assert best.objective == solution.objective
     assert best.predicted == pytest.approx(fitted.predict(best.weights))
@@ -81,8 +81,8 @@ def test_a_law_that_is_not_convex_is_searched():
     best = best_mixture(
         nearest, task_weights=WEIGHTS, reference=EVEN, kl=0.0, caps=caps, observed=observations.mixtures
     )
-    assert best.gap is None
-    assert best.prices is None
+    assert best.certificate is None
+    assert best.gap == np.inf
     assert best.steps > len(observations.mixtures)
     assert best.weights.sum() == pytest.approx(1, abs=1e-12)
     assert (best.weights <= caps).all()
@@ -124,9 +124,9 @@ def test_a_binding_cap_costs_what_a_little_more_of_it_wins(seed, domains, kl):
 
     step = 1e-5 * caps[place]
     slope = (objective(caps[place] - step) - objective(caps[place] + step)) / (2 * step)
-    assert trust.proposal.prices[place] == pytest.approx(slope, rel=1e-3)
-    assert trust.proposal.prices[place] > 0
-    assert (np.delete(trust.proposal.prices, place) == 0).all()
+    assert trust.proposal.certificate.prices[place] == pytest.approx(slope, rel=1e-3)
+    assert trust.proposal.certificate.prices[place] > 0
+    assert (np.delete(trust.proposal.certificate.prices, place) == 0).all()
 
 
 def test_the_unconstrained_proposal_stands_beside_the_constrained_one():
@@ -306,7 +306,7 @@ def test_a_law_that_is_searched_is_not_searched_for_every_replicate():
     nearest = NearestRun(observations.mixtures, observations.bpb, observations.weights)
     fit = replace(swarm_fit(law(), 3), law=nearest, replicates=(nearest,) * 3)
     trust = examine(fit, problem(), {})
-    assert (trust.moved, trust.weights_low, trust.proposal.prices) == (None, None, None)
+    assert (trust.moved, trust.weights_low, trust.proposal.certificate) == (None, None, None)
     assert trust.gain is not None
     assert trust.gain.low == trust.gain.high == trust.gain.value
 

@@ -16,9 +16,6 @@ from olmix.fit.selection import Choice, Curve
 from olmix.fit.sweep import Cell
 from olmix.fit.trust import Interval, Trust
 
-# A gap below this is rounding, which differs between machines; files give the bound, so that a diff stays quiet.
-SMALLEST_GAP = 1e-12
-
 
 def fit_values(fit: SwarmFit, tasks: Sequence[str], domains: Sequence[str]) -> dict[str, Any]:
     """The diagnostics of a fit: by task and for their mean, of the design, of repeats, of the choice, of older swarms.
@@ -138,7 +135,7 @@ def trust_values(trust: Trust, domains: Sequence[str]) -> dict[str, Any]:
             "out_of_fold_rmse": trust.error,
         },
         "certificate": {
-            "gap": None if proposal.gap is None else max(float(proposal.gap), SMALLEST_GAP),
+            "gap": None if proposal.certificate is None else proposal.certificate.shown_gap,
             "steps": proposal.steps,
         },
     }
@@ -146,10 +143,11 @@ def trust_values(trust: Trust, domains: Sequence[str]) -> dict[str, Any]:
 
 def cap_price(trust: Trust, coordinate: int) -> float | None:
     """What the objective falls by per unit of share when the cap of a coordinate rises; None where none binds."""
-    proposal = trust.proposal
-    if proposal.prices is None or not proposal.capped[coordinate] or not math.isfinite(proposal.prices[coordinate]):
+    certificate = trust.proposal.certificate
+    if certificate is None or not trust.proposal.capped[coordinate]:
         return None
-    return float(proposal.prices[coordinate])
+    price = float(certificate.prices[coordinate])
+    return price if math.isfinite(price) else None
 
 
 def interval_values(interval: Interval) -> dict[str, float]:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from olmix.artifacts.fit_report import SMALLEST_GAP, fit_digest, interval_values
+import numpy as np
+
+from olmix.artifacts.fit_report import fit_digest, interval_values
 from olmix.artifacts.law_file import Laws
-from olmix.artifacts.mixture_file import MixtureFile, Use
+from olmix.artifacts.mixture_file import DECIMALS, MixtureFile, Use
 from olmix.core.dataset import Dataset
-from olmix.core.limits import Target
+from olmix.core.limits import Target, at_cap
 from olmix.core.mixture import Mixture, Share, repetition
 from olmix.fit.trust import Problem, Trust
 
@@ -24,13 +26,14 @@ def mixture_file(
 ) -> MixtureFile:
     """The file of a rounded mixture of `dataset` under `caps` by name, with what is to stand below it."""
     domains = dataset.domains
+    # Rounding may leave the last digit of a capped weight under its cap.
+    capped = at_cap(np.array(list(mixture.values())), np.array([caps[name] for name in mixture]), slack=10.0**-DECIMALS)
     uses = {
         name: Use(
             repetition(weight, domains[name].tokens, target.tokens) if target else None,
-            # Rounding may leave the last digit of a capped weight under its cap.
-            caps[name] < 1 and weight >= caps[name] - 1e-6,
+            full,
         )
-        for name, weight in mixture.items()
+        for (name, weight), full in zip(mixture.items(), capped.tolist(), strict=True)
     }
     shares = {name: Share(weight, domains[name].tokens, domains[name].digest) for name, weight in mixture.items()}
     return MixtureFile(
@@ -54,12 +57,9 @@ def predicted_section(trust: Trust, baseline: str) -> dict[str, Any]:
 def certificate_section(trust: Trust, kl: float) -> dict[str, Any]:
     """How the proposal was found: the duality gap of a certified one, else how many mixtures a search scored."""
     proposal = trust.proposal
-    found = (
-        {"searched": proposal.steps}
-        if proposal.gap is None
-        else {"gap": max(float(proposal.gap), SMALLEST_GAP), "iterations": proposal.steps}
-    )
-    return {**found, "kl_weight": kl}
+    if proposal.certificate is None:
+        return {"searched": proposal.steps, "kl_weight": kl}
+    return {"gap": proposal.certificate.shown_gap, "iterations": proposal.steps, "kl_weight": kl}
 
 
 def rounded(value: float) -> float | None:

@@ -158,13 +158,9 @@ def trust_lines(fit: SwarmFit, trust: Trust, domains: Sequence[str]) -> list[str
         f"{np.abs(trust.unconstrained.weights - trust.proposal.weights).sum() / 2:.3f}"
     )
     lines.append(f"caps           {_caps(trust, domains, never)}")
-    gap = trust.proposal.gap
-    certified = (
-        f"duality gap {max(gap, 1e-12):.1e}"
-        if gap is not None
-        else f"searched, {trust.proposal.steps:,} mixtures scored"
-    )
-    lines.append(f"solver         {certified}")
+    certificate = trust.proposal.certificate
+    searched = f"searched, {trust.proposal.steps:,} mixtures scored"
+    lines.append(f"solver         {f'duality gap {certificate.shown_gap:.1e}' if certificate else searched}")
     return lines
 
 
@@ -205,7 +201,7 @@ def _caps(trust: Trust, domains: Sequence[str], never: Sequence[str]) -> str:
         if (price := cap_price(trust, i)) is not None and trust.proposal.weights[i] > 0 and name not in never
     ]
     if not gains:
-        priced = trust.proposal.prices is not None
+        priced = trust.proposal.certificate is not None
         return "none binds" if priced or not trust.proposal.capped.any() else "some bind; a search has no prices"
     gains.sort(key=lambda item: (-item[1], item[0]))
     said = ", ".join(f"{name} {gain:.1e} BPB" for name, gain in gains)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from olmix.core.arrays import Array
 from olmix.core.dataset import Dataset
@@ -25,6 +26,11 @@ class Target:
 def domain_caps(dataset: Dataset, target_tokens: int, limit: float) -> dict[str, float]:
     """The largest share of each domain, min(1, k N_i / R), for R `target_tokens` and repetition `limit` k."""
     return {name: min(1.0, limit * d.tokens / target_tokens) for name, d in dataset.domains.items()}
+
+
+def at_cap(weights: Array, caps: Array, slack: float = 0.0) -> NDArray[np.bool_]:
+    """Which weights (m,) fill a cap (m,) below 1: bit for bit, as a solver leaves them, or but for a `slack`."""
+    return (caps < 1) & (weights >= caps - slack)
 
 
 def require_feasible(

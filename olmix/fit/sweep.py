@@ -14,9 +14,9 @@ import numpy as np
 
 from olmix.core.arrays import Array
 from olmix.errors import InfeasibleError
-from olmix.fit.proposing import Best
 from olmix.fit.trust import Problem
 from olmix.laws.base import Law
+from olmix.solver.certified import Solution
 
 SAME_CHOICE = 0.01  # total variation
 
@@ -30,7 +30,7 @@ class Cell:
     kl: float
     repetition: float
     tokens: int
-    best: Best | None
+    best: Solution | None
     bpb: float
     divergence: float
     group: int | None

@@ -16,8 +16,9 @@ import numpy as np
 from olmix.core.arrays import Array
 from olmix.fit.diagnostics import nearest
 from olmix.fit.fitting import SwarmFit
-from olmix.fit.proposing import Best, best_mixture
+from olmix.fit.proposing import best_mixture
 from olmix.laws.base import ConvexLaw, Law, LawKind
+from olmix.solver.certified import Solution
 
 LOW, HIGH = 0.05, 0.95
 ROUNDING = 1e-9
@@ -39,7 +40,7 @@ class Problem:
     caps: Array
     baseline: Array | None
 
-    def best(self, law: Law, observed: Array, caps: Array | None = None) -> Best:
+    def best(self, law: Law, observed: Array, caps: Array | None = None) -> Solution:
         """The best mixture of a law."""
         return best_mixture(
             law,
@@ -96,8 +97,8 @@ class Trust:
     error: out-of-fold RMSE of the mean BPB; mirage: whether the prediction beats every run by more than that error.
     """
 
-    proposal: Best
-    unconstrained: Best
+    proposal: Solution
+    unconstrained: Solution
     mean_bpb: dict[str, Interval]
     gain: Interval | None
     weights_low: Array | None

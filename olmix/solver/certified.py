@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from olmix.core.arrays import Array
+from olmix.core.limits import at_cap
 from olmix.errors import InfeasibleError, SolverError
 from olmix.solver.entropic import Entropic
 from olmix.solver.interior import interior_point
@@ -23,32 +24,53 @@ from olmix.solver.objective import ConvexObjective, Restricted
 from olmix.solver.projection import least_vertex
 
 LARGEST_GAP = 1e-9
+# Below it a gap is rounding, which differs between machines: no other method is asked, and files give this bound.
+ROUNDING_GAP = 1e-12
 # Of the objective, for laws whose values are in the thousands: below it, a gap is rounding.
 LARGEST_RELATIVE_GAP = 1e-12
-GOOD_GAP = 1e-12
 STRONG_ENTROPY = 1e-2
 NEWTON_STEPS, INTERIOR_STEPS = 60, 200
 UNDERFLOW = 1e-300
 
 
 @dataclass(frozen=True)
-class Solution:
-    """The best mixture over d domains and its certificate.
+class Certificate:
+    """What a convex law proves of a mixture.
 
-    weights (d,), which sum to 1 within 1e-12; objective: law + KL term at them; predicted (n,): BPB of each
-    task as the objective predicts it; gap: the Frank-Wolfe gap; iterations: Newton steps; capped (d,):
-    weights that equal their cap, bit for bit; multipliers (d,): shadow price of each cap, by how much the
-    objective falls per unit of share when that cap rises, 0 where none binds, and inf for a cap of 0 under a
-    KL term, whose slope is infinite at 0.
+    gap: the Frank-Wolfe gap, the most that any feasible mixture could still gain; prices (d,): the shadow price of each
+    cap, by how much the objective falls per unit of share when that cap rises, 0 where it does not bind, and inf for a
+    cap of 0 under a KL term, whose slope is infinite at 0.
+    """
+
+    gap: float
+    prices: Array
+
+    @property
+    def shown_gap(self) -> float:
+        """The gap as reports and files give it, at least 1e-12."""
+        return max(float(self.gap), ROUNDING_GAP)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The best mixture over d domains.
+
+    weights (d,), each at most its cap, which sum to 1 within 1e-12; objective: law + KL term at them, in BPB; predicted
+    (n,): BPB of each task there; capped (d,): weights that equal a cap below 1, bit for bit; steps: Newton steps, or
+    the mixtures that a search scored; certificate: None where the law is not convex and the mixture was searched for.
     """
 
     weights: Array
     objective: float
     predicted: Array
-    gap: float
-    iterations: int
     capped: NDArray[np.bool_]
-    multipliers: Array
+    steps: int
+    certificate: Certificate | None
+
+    @property
+    def gap(self) -> float:
+        """The gap of the certificate; inf without one, when nothing bounds what could still be gained."""
+        return np.inf if self.certificate is None else self.certificate.gap
 
 
 def solve(objective: ConvexObjective, *, reference: Array, kl: float, caps: Array) -> Solution:
@@ -120,10 +142,10 @@ class _Problem:
         if self.kl >= STRONG_ENTROPY:
             q, steps = Entropic(law, log_reference, self.kl, caps).minimise(NEWTON_STEPS)
             first = self.certified(_embedded(q, kept), steps)
-            if first.gap <= GOOD_GAP:
+            if first.gap <= ROUNDING_GAP:
                 return first
         q, steps = interior_point(law, log_reference, self.kl, caps, INTERIOR_STEPS)
-        second = self.certified(_embedded(q, kept), steps + (first.iterations if first else 0))
+        second = self.certified(_embedded(q, kept), steps + (first.steps if first else 0))
         return first if first is not None and first.gap <= second.gap else second
 
     def certified(self, q: Array, steps: int) -> Solution:
@@ -137,7 +159,7 @@ class _Problem:
             slope = self.kl * (np.log(np.maximum(q, UNDERFLOW) / self.reference) + 1)
             gradient = gradient + np.where(usable, slope, -np.inf)
             entropy = self.kl * float(q[positive] @ np.log(q[positive] / self.reference[positive]))
-        capped = (self.caps < 1) & (q == self.caps)
+        capped = at_cap(q, self.caps)
         free = positive & ~capped
         # The multiplier of the sum. Without a free weight it lies in an interval; its lower end makes prices least.
         sides = np.flatnonzero(free) if free.any() else positive.nonzero()[0][[np.argmax(gradient[positive])]]
@@ -147,11 +169,13 @@ class _Problem:
             weights=q,
             objective=self.objective.value(q) + entropy,
             predicted=self.objective.predict(q),
-            # Not max(): it would turn nan into 0.
-            gap=float(np.maximum(gradient[usable] @ (q[usable] - vertex), 0.0)),
-            iterations=steps,
             capped=capped,
-            multipliers=np.where(capped, np.maximum(level - gradient, 0.0), 0.0),
+            steps=steps,
+            certificate=Certificate(
+                # Not max(): it would turn nan into 0.
+                gap=float(np.maximum(gradient[usable] @ (q[usable] - vertex), 0.0)),
+                prices=np.where(capped, np.maximum(level - gradient, 0.0), 0.0),
+            ),
         )
 
 
@@ -167,7 +191,7 @@ def _accepted(solution: Solution) -> Solution:
     # Written so that a gap of nan is refused too.
     if not (solution.gap <= limit and abs(total - 1) <= 1e-12):
         raise SolverError(
-            f"the solver stopped after {solution.iterations} steps with a gap of {solution.gap:.3g} (limit "
+            f"the solver stopped after {solution.steps} steps with a gap of {solution.gap:.3g} (limit "
             f"{limit:g}) and weights that sum to {total:.15g}; raise the strength of the KL term, "
             "or refit with a larger ridge"
         )

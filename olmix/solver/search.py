@@ -23,9 +23,10 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from olmix.core.arrays import Array
+from olmix.core.limits import at_cap
 from olmix.core.seeds import generator
 from olmix.errors import SolverError, SwarmError
-from olmix.solver.certified import require_problem
+from olmix.solver.certified import Solution, require_problem
 from olmix.solver.objective import task_weights as normalised
 
 BATCH_ROWS = 1024  # mixtures that the law predicts at once
@@ -52,24 +53,6 @@ class Predictor(Protocol):
         """BPB (..., n) at mixtures (..., d)."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """The best mixture found over d domains.
-
-    weights (d,), each at most its cap, which sum to 1 within 1e-12; objective: law + KL term at them; predicted (n,):
-    BPB of each task there; capped (d,): weights that equal their cap, bit for bit; evaluations: mixtures that the law
-    predicted; start: what the search had started from, "run", "reference", "draw", or "caps" where these leave one
-    mixture.
-    """
-
-    weights: Array
-    objective: float
-    predicted: Array
-    capped: NDArray[np.bool_]
-    evaluations: int
-    start: str
-
-
 def search(
     law: Predictor,
     *,
@@ -79,7 +62,7 @@ def search(
     caps: Array,
     observed: Array,
     seed: int,
-) -> Found:
+) -> Solution:
     """A mixture of low task_weights . law.predict(q) + kl sum q log(q / reference) over q >= 0, sum q = 1, q <= caps.
 
     task_weights (n,) >= 0, equal when None, normalised; reference (d,) > 0, of any sum; kl >= 0; caps (d,) >= 0, where
@@ -93,18 +76,15 @@ def search(
     upper = np.minimum(limits, 1.0)
     scored = _Scored(law, task_weights, prior, kl)
     runs = _mixtures(observed, len(prior))
-    if reach <= 1 + 1e-12:
-        # The one feasible mixture, but for rounding.
-        best, start = scored.point(upper), "caps"
-    else:
-        best, start = _Search(scored, upper, prior / prior.sum(), seed).best(runs)
-    return Found(
+    only = reach <= 1 + 1e-12  # one feasible mixture, but for rounding
+    best = scored.point(upper) if only else _Search(scored, upper, prior / prior.sum(), seed).best(runs)
+    return Solution(
         weights=best.weights,
         objective=best.value,
         predicted=best.predicted,
-        capped=(limits < 1) & (best.weights == limits),
-        evaluations=scored.evaluations,
-        start=start,
+        capped=at_cap(best.weights, limits),
+        steps=scored.count,
+        certificate=None,
     )
 
 
@@ -181,7 +161,7 @@ class _Scored:
     task_weights: Array | None
     reference: Array
     kl: float
-    evaluations: int = 0
+    count: int = 0
 
     def mean(self, mixtures: Array) -> Array:
         """The weighted mean BPB of `mixtures` (B, d), without the KL term, (B,)."""
@@ -203,7 +183,7 @@ class _Scored:
 
     def _predicted(self, mixtures: Array) -> Array:
         predicted = np.asarray(self.law.predict(mixtures), dtype=np.float64)
-        self.evaluations += len(mixtures)
+        self.count += len(mixtures)
         if not np.isfinite(predicted).all():
             raise SolverError("the law is not finite inside the simplex; refit it with more runs or another law")
         return predicted
@@ -216,18 +196,18 @@ class _Search:
     reference: Array
     seed: int
 
-    def best(self, runs: Array) -> tuple[_Point, str]:
-        """The best optimum of all starts and the kind of start it came from."""
-        found = [(self.scored.point(mixture), kind) for mixture, kind in self._starts(runs)]
+    def best(self, runs: Array) -> _Point:
+        """The best optimum of all starts."""
+        found = [self.scored.point(mixture) for mixture in self._starts(runs)]
         for steps, kept in ((STEPS[:COARSE], FINISHED), (STEPS[COARSE:], 1)):
-            improved: list[tuple[_Point, str]] = []
-            for start, kind in found:
-                point = self._improved(start, steps, [known for known, _ in improved])
-                improved += [(point, kind)] if point is not None else []
-            found = sorted(improved, key=lambda optimum: optimum[0].value)[:kept]
+            improved: list[_Point] = []
+            for start in found:
+                point = self._improved(start, steps, improved)
+                improved += [point] if point is not None else []
+            found = sorted(improved, key=lambda optimum: optimum.value)[:kept]
         return found[0]
 
-    def _starts(self, runs: Array) -> list[tuple[Array, str]]:
+    def _starts(self, runs: Array) -> Array:
         """The best run, the reference, and the best of all candidates, those that differ."""
         feasible = (runs <= self.caps).all(axis=1)
         pool = np.concatenate([runs[feasible], self._within(runs[~feasible]), self._within(self.reference[None])])
@@ -244,8 +224,7 @@ class _Search:
             far = np.abs(pool[chosen] - pool[i]).sum(axis=1).min() >= APART
             if far and (len(chosen) < STARTS or i == n - 1):
                 chosen.append(i)
-        kinds = ["run"] * (n - 1) + ["reference"] + ["draw"] * (len(pool) - n)
-        return [(pool[i], kinds[i]) for i in dict.fromkeys(chosen)]
+        return pool[list(dict.fromkeys(chosen))]
 
     def _drawn(self, centres: Array, place: int, concentration: float) -> Array:
         """Dirichlet draws around each centre and the reference, and blends of all of them, under the caps."""
