@@ -264,14 +264,26 @@ def test_another_convex_law_fits_the_protocol(kl):
 @given(st.integers(2, 30), st.integers(0, 10**6), st.floats(1.0001, 30))
 def test_kl_projection_meets_its_conditions(domains, seed, tightness):
     v, caps = setting(domains, seed, tightness)
-    log_q, capped = kl_projection(np.log(v), np.log(caps))
-    q = np.exp(log_q)
+    q, log_q, capped = kl_projection(np.log(v), caps)
+    assert log_q == pytest.approx(np.log(q), abs=1e-12)
+    assert (q[capped] == caps[capped]).all()
     assert q.sum() == pytest.approx(1, abs=1e-12)
     ratio = q / v
     assert (q <= caps * (1 + 1e-14)).all()
     if not capped.all():
         assert ratio[~capped] == pytest.approx(ratio[~capped][0])
         assert (ratio[capped] <= ratio[~capped].max() * (1 + 1e-12)).all()
+
+
+def test_kl_projection_takes_many_mixtures_at_once_and_weights_beyond_floating_point():
+    log_weights = np.array([[0.0, -3000.0, -3001.0, -1.0], [0.0, 0.0, -np.inf, -np.inf], [2.0, -np.inf, 1.0, 5.0]])
+    q, log_q, capped = kl_projection(log_weights, np.array([0.5, np.inf, 1.0, 0.0]))
+    share = 1 / (1 + np.exp(-1))
+    assert q == pytest.approx(np.array([[0.5, share / 2, (1 - share) / 2, 0], [0.5, 0.5, 0, 0], [0.5, 0, 0.5, 0]]))
+    assert log_q[0, 1] - log_q[0, 2] == pytest.approx(1)
+    assert capped.tolist() == [[True, False, False, True], [True, False, False, True], [True, False, False, True]]
+    alone = [kl_projection(row, np.array([0.5, np.inf, 1.0, 0.0]))[0] for row in log_weights]
+    assert (np.stack(alone) == q).all()
 
 
 def test_least_vertex_fills_caps_in_the_order_of_the_gradient():

@@ -78,6 +78,8 @@ def cap_proportionally(weights: Array, caps: Array) -> Array:
             key="target",
             way_out="raise the limit, lower the target, or reuse nothing (reuse: mode: none)",
         )
+    # In the same way as solver.projection.kl_projection, but by products alone: with logarithms the last bits would
+    # differ, and these weights are part of the keys under which the runs that validate them are found.
     capped = np.zeros(len(weights), dtype=bool)
     while True:
         free = ~capped & (weights > 0)

@@ -10,6 +10,7 @@ by kl makes the steps short (see `olmix.solver.interior`).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,10 +61,12 @@ class Entropic:
             point = moved
         return point.weights, iterations
 
+    @functools.cached_property
+    def _limits(self) -> Array:
+        return np.where(self.caps < 1, self.caps, np.inf)
+
     def _point(self, log_weights: Array) -> _Point:
-        limits = np.where(self.caps < 1, self.caps, np.inf)
-        log_q, capped = kl_projection(log_weights, np.log(limits))
-        q = np.where(capped, self.caps, np.minimum(np.exp(log_q), limits))
+        q, log_q, capped = kl_projection(log_weights, self._limits)
         value = self.law.value(q) + self.kl * float(q @ (log_q - self.log_reference))
         return _Point(log_q, q, capped, value)
 
@@ -85,7 +88,7 @@ class Entropic:
 
     def _newton(self, point: _Point, gradient: Array) -> Array:
         """Newton's change of log q, (d,)."""
-        q, limits = point.weights, np.where(self.caps < 1, self.caps, np.inf)
+        q, limits = point.weights, self._limits
         curvature = self.law.curvature(q)
         free = q[~point.capped]
         level = float(free @ gradient[~point.capped] / free.sum()) if free.sum() > 0 else float(gradient.max())

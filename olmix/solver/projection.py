@@ -1,7 +1,6 @@
-"""The capped simplex {q >= 0, sum q = 1, q <= caps}: its KL projection, and its best vertex for a linear
-function.
+"""The capped simplex {q >= 0, sum q = 1, q <= caps}: its KL projection, and its best vertex for a linear function.
 
-Both are exact up to rounding and cost one sort. Weights are kept as logarithms, since a regularised optimum
+Both are exact up to rounding. The projection takes weights as logarithms, since a regularised optimum
 may hold weights like e^-4000 whose logarithm still decides whether a gradient balances.
 """
 
@@ -12,44 +11,35 @@ from numpy.typing import NDArray
 
 from olmix.core.arrays import Array
 
+TINY, LOWEST = np.finfo(np.float64).tiny, np.finfo(np.float64).min
 
-def kl_projection(log_weights: Array, log_caps: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """argmin KL(q || v) over the capped simplex for v = exp(log_weights), as log q (d,), and which q sit at
-    their cap.
 
-    The answer is min(cap, tau v); caps that sum to more than 1, log_caps (d,) with inf for no cap. The heads
-    of the order of cap / v are at their caps, and tau gives the others what is left.
+def kl_projection(log_weights: Array, caps: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """argmin KL(q || v) over the capped simplex for v = exp(log_weights): q, log q, and which q are at their cap.
+
+    log_weights and results (..., d), many mixtures at once; -inf is a weight of 0. caps (d,), of a sum above 1 over the
+    domains with weight, inf for no cap. The answer is min(cap, tau v), with the caps bit for bit: what would exceed its
+    cap is held there, which only raises the share of the others, until nothing more exceeds.
     """
-    order = np.argsort(log_caps - log_weights, kind="stable")
-    v, caps = log_weights[order], log_caps[order]
-    # log of the mass of v from each place on; logarithms, since the heads may be e^1000 times the tail.
-    log_tail = np.logaddexp.accumulate(v[::-1])[::-1]
-    left = 1.0 - np.concatenate([[0.0], np.cumsum(np.exp(caps[:-1]))])
-    # The first place whose cap is not reached when the tail shares what is left.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_tau = np.log(left) - log_tail
-    fits = (left > 0) & (v + log_tau < caps)
-    if not fits.any():
-        # Only rounding leads here: the caps of all but the last sum to 1.
-        first = len(v) - 1
-        log_tau[first] = np.log(max(left[first], np.finfo(float).tiny)) - v[first]
-    else:
-        first = int(np.argmax(fits))
-    projected = caps.copy()
-    tail = v[first:] + log_tau[first]
-    # Once more at the scale of the answer: where v is large, log_tau has lost digits.
-    tail += np.log(max(left[first], np.finfo(float).tiny)) - np.log(np.exp(tail).sum())
-    projected[first:] = np.minimum(tail, caps[first:])
-    log_q, capped = np.empty_like(v), np.zeros(len(v), dtype=np.bool_)
-    log_q[order] = projected
-    capped[order[:first]] = True
-    return log_q, capped
+    with np.errstate(divide="ignore"):
+        log_caps = np.log(caps)
+    capped = np.zeros(log_weights.shape, dtype=np.bool_)
+    while True:
+        left = 1.0 - np.where(capped, caps, 0.0).sum(axis=-1, keepdims=True)
+        # Relative to the largest that is left: the weights of those that are held may be e^1000 times as large.
+        tail = np.where(capped, -np.inf, log_weights)
+        tail -= np.maximum(tail.max(axis=-1, keepdims=True), LOWEST)
+        log_q = tail + np.log(np.maximum(left, TINY) / np.maximum(np.exp(tail).sum(axis=-1, keepdims=True), TINY))
+        over = (log_q >= log_caps) & ~capped
+        if not over.any():
+            break
+        capped |= over
+    q = np.where(capped, caps, np.minimum(np.exp(log_q), caps))
+    return q, np.where(capped, log_caps, log_q), capped
 
 
 def least_vertex(gradient: Array, caps: Array) -> Array:
-    """The s of the capped simplex with the least gradient . s: caps filled in the order of the gradient,
-    (d,).
-    """
+    """The s of the capped simplex with the least gradient . s: caps filled in the order of the gradient, (d,)."""
     order = np.argsort(gradient, kind="stable")
     filled = np.minimum(np.cumsum(np.minimum(caps[order], 1.0)), 1.0)
     vertex = np.empty_like(gradient)

@@ -28,6 +28,7 @@ from olmix.core.seeds import generator
 from olmix.errors import SolverError, SwarmError
 from olmix.solver.certified import Solution, require_problem
 from olmix.solver.objective import task_weights as normalised
+from olmix.solver.projection import kl_projection
 
 BATCH_ROWS = 1024  # mixtures that the law predicts at once
 CONCENTRATIONS = (6.0, 60.0, 600.0)  # of the draws, one round each
@@ -89,33 +90,18 @@ def search(
 
 
 def within(weights: Array, caps: Array, reference: Array) -> Array:
-    """The mixtures under `caps` that are nearest to `weights` in KL(q || weights): min(cap, s w), (B, d).
+    """The mixtures under `caps` that are nearest to `weights` in KL(q || weights), (B, d).
 
-    weights (B, d) >= 0, of any positive sum; caps (d,) <= 1, of a sum above 1. Where the domains with weight cannot
-    hold a whole mixture they are at their caps, and the others share the rest as `reference` (d,) > 0 does. The same as
-    `projection.kl_projection`, for many mixtures at once, and without its logarithms: a weight below 1e-250
-    of the largest is 0.
+    weights (B, d) >= 0, of any positive sum, where less than 1e-250 of the largest is 0; caps (d,) <= 1, which sum to
+    more than 1. Where the domains with weight cannot hold a whole mixture they are at their caps, and the others share
+    the rest as `reference` (d,) > 0 does.
     """
     w = np.where(caps > 0, weights / weights.max(axis=1, keepdims=True), 0.0)
     w[w < TINY] = 0.0
     short = (caps * (w > 0)).sum(axis=1) < 1 + 1e-12
     w[short] = np.maximum(w[short], np.where(caps > 0, FLOOR * reference, 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        order = np.argsort(np.where(w > 0, caps / w, np.inf), axis=1, kind="stable")
-    v, u = np.take_along_axis(w, order, axis=1), caps[order]
-    tail = np.cumsum(v[:, ::-1], axis=1)[:, ::-1]
-    left = 1.0 - np.cumsum(u, axis=1) + u
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = left / tail
-    # The first place whose cap is not reached when the tail shares what is left; where rounding leaves none, the last.
-    fits = (left > 0) & (v > 0) & (left * v <= u * tail)
-    last = np.count_nonzero(v > 0, axis=1) - 1
-    first = np.where(fits.any(axis=1), np.argmax(fits, axis=1), last)[:, None]
-    factor = np.maximum(np.take_along_axis(scale, first, axis=1), 0.0)
-    filled = np.where(np.arange(v.shape[1]) < first, u, np.minimum(v * factor, u))
-    mixtures = np.empty_like(w)
-    np.put_along_axis(mixtures, order, filled, axis=1)
-    return mixtures
+    with np.errstate(divide="ignore"):
+        return kl_projection(np.log(w), caps)[0]
 
 
 def transferred(mixtures: Array, gives: NDArray[np.intp], takes: NDArray[np.intp], step: float, caps: Array) -> Array:
