@@ -116,6 +116,25 @@ def test_a_file_that_records_its_measurement_shows_it(tmp_path: Path) -> None:
     assert "\nMeasured, 1 fresh seed: 2.4000" in ran.out
 
 
+@pytest.mark.parametrize("command", [["show", "mine.yaml"], ["diff", "mine.yaml", "mine.yaml"]])
+def test_json_for_scripts_is_strict_where_a_number_is_not_finite(tmp_path: Path, command: list[str]) -> None:
+    endless = {name: {**row, "repetition": float("inf")} for name, row in DOMAINS.items()}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"domains": endless}))
+    ran = olmix(tmp_path, *command, "--json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    row = json.loads(ran.out, parse_constant=refuse)["domains"]["web"]
+    assert [row[key] for key in row if key.startswith("repetition")] == [None] * (len(command) - 1)
+
+
+def test_what_json_cannot_hold_is_one_line(tmp_path: Path) -> None:
+    ran = olmix(tmp_path, "show", by_hand(tmp_path, notes={1: "a key that is no text"}), "--json")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: --json: ")
+
+
 def test_only_the_projects_own_proposal_is_still_to_be_measured(tmp_path: Path) -> None:
     (tmp_path / "mixtures").mkdir()
     by_hand(tmp_path, "mixtures/proposed.yaml")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from olmix import __version__
+from olmix.errors import OlmixError
 from olmix.files import canonical_json, require_folder
 from olmix.project import Project
 from olmix.terminal.exits import OK, SOMETHING_TO_DO, run
@@ -148,7 +148,7 @@ def plan(
         if any(options.values()):
             raise click.UsageError("these options go with --dataset; in a project params.yaml decides")
         view = planning.from_project(project, accepted)
-    click.echo(json.dumps(view.to_json(), indent=2) if as_json else view.to_text())
+    _print(view.to_json() if as_json else view.to_text())
     return SOMETHING_TO_DO if exit_code and view.something_to_do else OK
 
 
@@ -171,7 +171,7 @@ def scan(
     from olmix.terminal.progress import warn
 
     scanned = scanning.scan_entries(project, names, root, full, workers)
-    click.echo(json.dumps(scanning.scan_json(scanned), indent=2) if as_json else scanning.scan_text(scanned))
+    _print(scanning.scan_json(scanned) if as_json else scanning.scan_text(scanned))
     for line in scanning.warnings(scanned):
         warn(line)
     return OK
@@ -191,7 +191,7 @@ def check(project: Project, /, names: tuple[str, ...], workers: int | None, as_j
     from olmix.cli.check import check as check_entries
 
     checked = check_entries(project, names, workers)
-    click.echo(json.dumps(checked.to_json(), indent=2) if as_json else checked.to_text())
+    _print(checked.to_json() if as_json else checked.to_text())
     return SOMETHING_TO_DO if checked.failed else OK
 
 
@@ -234,9 +234,9 @@ def diff(project: Project, /, a: str | None, b: str | None, as_json: bool) -> in
     before, after = mixture_at(project, names[0]), mixture_at(project, names[1])
     validation = after.validation()
     if as_json:
-        click.echo(json.dumps(diff_view.diff_json(before.file, after.file, validation), indent=2))
+        _print(diff_view.diff_json(before.file, after.file, validation))
     else:
-        click.echo(diff_view.diff_text(before.file, after.file, names, validation))
+        _print(diff_view.diff_text(before.file, after.file, names, validation))
     return OK
 
 
@@ -253,11 +253,11 @@ def show(project: Project, /, mixture: str | None, as_json: bool) -> int:
     named = mixture_at(project, mixture or _within(project, project.proposed))
     validation = named.validation()
     if as_json:
-        click.echo(json.dumps(show_view.mixture_json(named.file, validation), indent=2))
+        _print(show_view.mixture_json(named.file, validation))
     else:
         # A mixture of olmix fit is shown where no project is.
         descriptions = load_params(project).descriptions if project.params.exists() else {}
-        click.echo(show_view.mixture_text(named, validation, descriptions))
+        _print(show_view.mixture_text(named, validation, descriptions))
     return OK
 
 
@@ -286,7 +286,7 @@ def fit(project: Project, /, as_json: bool, **given: Any) -> int:
         report = fitting.fit_tables(inputs, steps)
         steps("draw")
         written = [*fitting.write_report(report), *draw_fit(report, options.out / "plots")]
-    click.echo(canonical_json(report.to_json()).decode().rstrip() if as_json else fit_view.fit_text(report))
+    _print(report.to_json() if as_json else fit_view.fit_text(report))
     click.echo("wrote " + ", ".join(map(str, written)), err=True)
     return OK
 
@@ -333,9 +333,17 @@ def sweep(
         values = sweep_values(found.cells, found.domains)
         write_json(folder / "sweep.json", values)
         written = [folder / "sweep.json", draw_sweep(found.cells, found.domains, folder / "sweep.png")]
-    click.echo(canonical_json(values).decode().rstrip() if as_json else fit_view.sweep_text(found.cells, found.domains))
+    _print(values if as_json else fit_view.sweep_text(found.cells, found.domains))
     click.echo("wrote " + ", ".join(map(str, written)), err=True)
     return OK
+
+
+def _print(answer: str | dict[str, Any] | list[Any]) -> None:
+    """A text for people, or values as strict JSON: sorted keys, and null for a number that is not finite."""
+    try:
+        click.echo(answer if isinstance(answer, str) else canonical_json(answer).decode().rstrip())
+    except TypeError as error:  # a file that people write by hand may hold anything
+        raise OlmixError(f"--json: {error}; JSON has text as keys, and whole numbers of at most 64 bits") from None
 
 
 def _fit_options(given: dict[str, Any]) -> FitOptions:
