@@ -71,11 +71,11 @@ def test_the_mixture_file_reads_back(fitted: Swarm) -> None:
     assert {name: share.tokens for name, share in file.mixture.domains.items()} == TOKENS
     assert all(weights[name] <= CAPS[name] for name in DOMAINS)
     assert weights["math"] == 0.222222  # of a cap of 0.2222222222
-    assert {name: row["capped"] for name, row in file.rows.items()} == {
+    assert {name: use.capped for name, use in file.uses.items()} == {
         name: name == "math" for name in sorted(DOMAINS)
     }
-    for name, row in file.rows.items():
-        assert row["repetition"] == pytest.approx(weights[name] * TARGET / TOKENS[name], abs=5e-4)
+    for name, use in file.uses.items():
+        assert use.repetition == pytest.approx(weights[name] * TARGET / TOKENS[name], abs=5e-4)
     assert set(file.sections) == {"predicted", "certificate", "law", "fit", "reference", "target"}
     assert file.sections["target"] == {"tokens": TARGET, "repetition": 4.0}
     assert file.sections["reference"] == SHARES
@@ -204,7 +204,7 @@ def test_without_a_target_no_domain_has_a_cap(swarm: Swarm) -> None:
     ran = swarm.command("fit", "ratios.csv", "metrics.csv", "--priors", "priors.json", "--replicates", "0")
     assert "caps           none binds" in ran.out
     assert swarm.weights()["math"] > CAPS["math"] + 0.1
-    assert not any("repetition" in row or row["capped"] for row in swarm.mixture().rows.values())
+    assert not any(use.repetition is not None or use.capped for use in swarm.mixture().uses.values())
     assert "target" not in swarm.mixture().sections
 
 
