@@ -1,5 +1,6 @@
 # make demo   from a clone to a mixture: environment, sample corpus, dvc repro, the mixture as a table
 # make test   the same environment, then all that CI checks
+# make wheel  the wheel in dist/, tried in a clean environment
 PYTHON ?= python3
 # Two test processes more than cores: many tests wait for DVC, a disk, a server or a cluster.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
@@ -9,14 +10,14 @@ DATA := cpp docs doctest junk math py story tasks tokenizer
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: install demo test check lint types tests docs bench clean
+.PHONY: install demo test check lint types tests wheel docs bench clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("olmix needs Python 3.11 or newer: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sample,dev,lightgbm,slurm,ray]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,lightgbm,slurm,ray,sample,dev]'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -38,6 +39,9 @@ types: $(INSTALLED)
 tests: $(INSTALLED)
 	pytest -n $(WORKERS) --dist worksteal
 
+wheel:
+	$(PYTHON) scripts/try_wheel.py dist
+
 docs: $(INSTALLED)
 	python scripts/params_reference.py
 
@@ -45,4 +49,4 @@ bench: $(INSTALLED)
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; python $$benchmark || exit 1; done
 
 clean:
-	rm -rf $(VENV) build .olmix .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .olmix .mypy_cache .ruff_cache .pytest_cache .hypothesis

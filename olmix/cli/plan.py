@@ -7,18 +7,14 @@ from pathlib import Path
 
 from olmix.artifacts.mixture_file import read_mixture
 from olmix.artifacts.plan_file import dataset_from_json, read_plan
-from olmix.cli.cost import cost_of, runs_at_hand
-from olmix.cli.current import current_manifests
 from olmix.cli.plan_view import PlanView
 from olmix.config.fields import parse_count
 from olmix.config.keys import stale
 from olmix.config.params import Params, load_params
-from olmix.config.preflight import preflight
 from olmix.config.runtime import load_runtime
 from olmix.core.contenders import validation_size
 from olmix.core.limits import domain_caps
 from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
-from olmix.data.manifest import dataset_of
 from olmix.errors import ConfigError, OlmixError
 from olmix.files import read_json
 from olmix.project import Project
@@ -29,6 +25,11 @@ RUNS_PER_DOMAIN, REPETITION = 3, 4.0
 
 def from_project(project: Project, accepted: Path | None) -> PlanView:
     """The plan of a project, as its data is now."""
+    from olmix.cli.cost import cost_of, runs_at_hand
+    from olmix.cli.current import current_manifests
+    from olmix.config.preflight import preflight
+    from olmix.data.manifest import dataset_of
+
     params = load_params(project)
     manifests, samples = current_manifests(params)
     dataset = dataset_of(manifests)

@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from olmix.artifacts.plan_file import change_to_json
-from olmix.cli.cost import Cost
 from olmix.core.changes import ADD, MERGE, PARTITION, REMOVE, RENAME, REVISE, Change
 from olmix.core.plan import Plan
+
+if TYPE_CHECKING:
+    from olmix.cli.cost import Cost
 
 _SIGNS = {ADD: "+", REMOVE: "-", REVISE: "~", RENAME: "=", PARTITION: "±", MERGE: "±"}
 _VERBS = {

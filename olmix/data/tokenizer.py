@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from olmix.cores import cores
 from olmix.errors import DataError
-from tokenizers import Encoding
-from tokenizers import Tokenizer as _Backend
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as Backend
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 
@@ -119,9 +121,11 @@ class Tokenizer:
             )
 
 
-def _read_backend(path: Path, raw: bytes) -> _Backend:
+def _read_backend(path: Path, raw: bytes) -> Backend:
+    from tokenizers import Tokenizer as Backend
+
     try:
-        backend = _Backend.from_buffer(raw)
+        backend = Backend.from_buffer(raw)
     except Exception as error:  # the library raises bare Exception for a file it cannot read
         raise DataError(f"{path}: not a Hugging Face tokenizer.json ({str(error).splitlines()[0]})") from None
     # Padding and truncation kept in a tokenizer.json would silently change what is trained on.

@@ -10,12 +10,15 @@ from olmix.errors import OlmixError
 from olmix.project import Project
 
 OK, ERROR, SOMETHING_TO_DO, INTERRUPTED = 0, 1, 2, 130
+# Packages of the extra `pipeline`, as they are imported: whoever only fits tables has none of them.
+PIPELINE = frozenset({"dvc", "fsspec", "isal", "msgspec", "safetensors", "tokenizers", "torch", "zstandard"})
 
 
 def run(
     main: Callable[[], int | None], kept: str = "what was finished is in the journal, dvc repro goes on from there"
 ) -> None:
-    """Call `main` and exit: its own code, 1 after the line of an OlmixError, 130 when interrupted.
+    """Call `main` and exit: its own code, 1 after the line of an OlmixError or of a missing extra, 130 when
+    interrupted.
 
     `kept` says what an interrupt does not lose.
     """
@@ -24,6 +27,15 @@ def run(
         sys.stdout.flush()
     except OlmixError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = ERROR
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PIPELINE:
+            raise
+        print(
+            f"error: {package} is not installed; this needs the extra pipeline: pip install 'olmix[pipeline]'",
+            file=sys.stderr,
+        )
         code = ERROR
     except KeyboardInterrupt as interrupt:
         goes_on = "".join(f"; {part}" for part in interrupt.args if part)

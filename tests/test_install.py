@@ -1,0 +1,107 @@
+"""What an installation holds: the base fits tables without torch and DVC, and what needs more says what to install."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from olmix.terminal.exits import PIPELINE
+from scripts import try_wheel
+from tests.project import ENVIRONMENT, REPOSITORY
+
+PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+# Runs a command of olmix as if the modules that are named were not installed.
+COMMAND_LINE = """
+import json, sys
+
+absent = set(json.loads(sys.argv.pop(1)))
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from olmix.cli.main import main
+main()
+"""
+
+
+def absent_modules() -> list[str]:
+    """What is installed here and not by the base: it brings its dependencies, and theirs."""
+    base = {"olmix"}
+    waiting = [Requirement(line).name for line in PROJECT["dependencies"]]
+    while waiting:
+        name = _canonical(waiting.pop())
+        if name not in base:
+            base.add(name)
+            required = map(Requirement, metadata.requires(name) or [])
+            waiting += [r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
+    modules = metadata.packages_distributions().items()
+    return [module for module, homes in modules if not base & set(map(_canonical, homes))]
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def base_olmix(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of olmix in `folder` as the base install would."""
+    command = [sys.executable, "-c", COMMAND_LINE, json.dumps(absent_modules()), *words]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_base_install_fits_tables_and_reads_mixtures(tmp_path: Path) -> None:
+    assert set(absent_modules()) >= PIPELINE
+    try_wheel.write_tables(tmp_path)
+    dataset = {name: {"digest": f"{k:032x}", "tokens": 10**9, "source": name} for k, name in enumerate("abc")}
+    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
+    for words in ("--help", *((name, *rest) for name, rest in try_wheel.COMMANDS.items())):
+        done = base_olmix(tmp_path, *([words] if isinstance(words, str) else words))
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+    assert set(yaml.safe_load((tmp_path / "fit/mixture.yaml").read_text())["domains"]) == set(try_wheel.DOMAINS)
+    assert "3 added" in base_olmix(tmp_path, "plan", "--dataset", "dataset.json").stdout
+
+
+@pytest.mark.parametrize("command", ["plan", "scan", "check"])
+def test_a_command_that_needs_the_pipeline_says_what_to_install(command: str, tmp_path: Path) -> None:
+    done = base_olmix(tmp_path, command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"error: \w+ is not installed; .*: pip install 'olmix\[pipeline\]'\n", done.stderr)
+
+
+def test_another_missing_module_is_a_defect(tmp_path: Path) -> None:
+    program = "from olmix.terminal.exits import run; run(lambda: __import__('olmix_elsewhere'))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "Traceback" in done.stderr
+
+
+def test_the_packages_that_exits_know_are_those_of_the_extra() -> None:
+    assert sorted(Requirement(line).name for line in EXTRAS["pipeline"]) == sorted(PIPELINE)
+
+
+def test_make_install_takes_every_extra() -> None:
+    (named,) = re.findall(r"-e '\.\[(.*)\]'", (REPOSITORY / "Makefile").read_text())
+    assert sorted(named.split(",")) == sorted(EXTRAS)
+
+
+@pytest.mark.skipif("OLMIX_TRY_WHEEL" not in os.environ, reason="it installs half a gigabyte: OLMIX_TRY_WHEEL=1")
+def test_the_wheel_in_a_clean_environment(tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/try_wheel.py", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode == try_wheel.SKIPPED:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
