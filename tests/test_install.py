@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 from olmix.terminal.exits import PIPELINE
 from scripts import try_wheel
+from scripts.lowest import lowest
 from tests.project import ENVIRONMENT, REPOSITORY
 
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -96,6 +97,20 @@ def test_the_packages_that_exits_know_are_those_of_the_extra() -> None:
 def test_make_install_takes_every_extra() -> None:
     (named,) = re.findall(r"-e '\.\[(.*)\]'", (REPOSITORY / "Makefile").read_text())
     assert sorted(named.split(",")) == sorted(EXTRAS)
+
+
+def test_the_lowest_versions_are_those_that_a_user_may_have() -> None:
+    pins = lowest((REPOSITORY / "pyproject.toml").read_text())
+    for pin in map(Requirement, pins):
+        (version,) = pin.specifier
+        declared = [*PROJECT["dependencies"], *EXTRAS["pipeline"], *EXTRAS["ray"], *EXTRAS["slurm"]]
+        for line in map(Requirement, declared):
+            assert line.name != pin.name or version.version in line.specifier
+    names = {Requirement(pin).name for pin in pins}
+    assert {"numpy", "dvc", "torch", "ray", "sympy"} <= names
+    assert not {"olmix", "pytest"} & names
+    with pytest.raises(ValueError, match="click: no lower bound"):
+        lowest('[project]\nname = "a"\ndependencies = ["click"]\n[project.optional-dependencies]\n')
 
 
 @pytest.mark.skipif("OLMIX_TRY_WHEEL" not in os.environ, reason="it installs half a gigabyte: OLMIX_TRY_WHEEL=1")
