@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # Two test processes more than cores: many tests wait for DVC, a disk, a server or a cluster.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
+# Versions to install: a file of pip constraints, or nothing for the newest.
+CONSTRAINTS ?= constraints.txt
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 DATA := cpp docs doctest junk math py story tasks tokenizer
@@ -14,10 +16,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("olmix needs Python 3.11 or newer: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,lightgbm,slurm,ray,sample,dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %) -e '.[pipeline,lightgbm,slurm,ray,sample,dev]'
 	@touch $@
 
 demo: $(INSTALLED)

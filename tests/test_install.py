@@ -113,6 +113,14 @@ def test_the_lowest_versions_are_those_that_a_user_may_have() -> None:
         lowest('[project]\nname = "a"\ndependencies = ["click"]\n[project.optional-dependencies]\n')
 
 
+def test_ci_tries_the_oldest_python_that_is_promised() -> None:
+    jobs = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())["jobs"]
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    assert oldest in jobs["test"]["strategy"]["matrix"]["python"]
+    legs = {leg["dependencies"]: leg["python"] for leg in jobs["bounds"]["strategy"]["matrix"]["include"]}
+    assert legs["lowest"] == oldest
+
+
 @pytest.mark.skipif("OLMIX_TRY_WHEEL" not in os.environ, reason="it installs half a gigabyte: OLMIX_TRY_WHEEL=1")
 def test_the_wheel_in_a_clean_environment(tmp_path: Path) -> None:
     command = [sys.executable, "scripts/try_wheel.py", str(tmp_path)]
