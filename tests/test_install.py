@@ -17,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from olmix.terminal.exits import PIPELINE
-from scripts import try_wheel
+from scripts import release, try_wheel
 from scripts.lowest import lowest
 from tests.project import ENVIRONMENT, REPOSITORY
 
@@ -119,6 +119,40 @@ def test_ci_tries_the_oldest_python_that_is_promised() -> None:
     assert oldest in jobs["test"]["strategy"]["matrix"]["python"]
     legs = {leg["dependencies"]: leg["python"] for leg in jobs["bounds"]["strategy"]["matrix"]["include"]}
     assert legs["lowest"] == oldest
+
+
+@pytest.fixture
+def unreleased(tmp_path: Path) -> Path:
+    (tmp_path / "olmix").mkdir()
+    (tmp_path / "olmix/__init__.py").write_text('"""olmix"""\n\n__version__ = "0.9.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n### Added\n- All of it.\n")
+    return tmp_path
+
+
+def test_a_release_sets_the_version_and_dates_the_changelog(unreleased: Path) -> None:
+    release.release(unreleased, "0.9.0", "2026-01-31")
+    head = "# Changelog\n\n## Unreleased\n\n## 0.9.0 - 2026-01-31\n\n### Added\n- All of it.\n"
+    assert (unreleased / "CHANGELOG.md").read_text() == head
+    (unreleased / "CHANGELOG.md").write_text(head.replace("Unreleased\n", "Unreleased\n\n### Fixed\n- A bit.\n"))
+    release.release(unreleased, "0.10.0", "2026-02-01")
+    assert (unreleased / "olmix/__init__.py").read_text().endswith('\n__version__ = "0.10.0"\n')
+    assert re.findall("^## (.*)$", (unreleased / "CHANGELOG.md").read_text(), re.MULTILINE) == [
+        "Unreleased",
+        "0.10.0 - 2026-02-01",
+        "0.9.0 - 2026-01-31",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [("0.10", "three numbers"), ("0.8.10", "lower than 0.9.0"), ("0.9.0", "has been released"), ("0.10.0", "nothing")],
+)
+def test_a_release_that_cannot_be_changes_nothing(version: str, reason: str, unreleased: Path) -> None:
+    release.release(unreleased, "0.9.0", "2026-01-31")
+    before = [path.read_bytes() for path in sorted(unreleased.rglob("*.*"))]
+    with pytest.raises(ValueError, match=reason):
+        release.release(unreleased, version, "2026-02-01")
+    assert [path.read_bytes() for path in sorted(unreleased.rglob("*.*"))] == before
 
 
 @pytest.mark.skipif("OLMIX_TRY_WHEEL" not in os.environ, reason="it installs half a gigabyte: OLMIX_TRY_WHEEL=1")
