@@ -1,5 +1,6 @@
 # make demo   from a clone to a mixture: environment, sample corpus, dvc repro, the mixture as a table
 # make test   the same environment, then all that CI checks
+# make quick  the inner loop: lint, types, and the tests that take least
 # make wheel  the wheel in dist/, tried in a clean environment
 PYTHON ?= python3
 # Two test processes more than cores: many tests wait for DVC, a disk, a server or a cluster.
@@ -12,7 +13,7 @@ DATA := cpp docs doctest junk math py story tasks tokenizer
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: install demo test check lint types tests wheel docs bench clean
+.PHONY: install demo test check quick lint types tests wheel docs bench clean
 
 install: $(INSTALLED)
 
@@ -30,6 +31,9 @@ demo: $(INSTALLED)
 test: check
 
 check: lint types tests
+
+quick: lint types
+	pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 lint: $(INSTALLED)
 	ruff check .

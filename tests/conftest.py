@@ -20,10 +20,20 @@ LONG = {
     "test_scan_command": 60, "test_keys": 60, "test_token_tasks": 50, "test_ray": 50, "test_external": 40,
     "test_engine": 40, "test_accept": 40, "test_repetition": 30, "test_runtime": 30, "test_cost": 30, "test_cli": 20,
 }  # fmt: skip
+# Modules that `make quick` leaves out.
+SLOW = LONG.keys() | {
+    "test_arithmetic", "test_benchmarks_of_training", "test_check", "test_checkpoint", "test_evaluation",
+    "test_fit_command", "test_fit_options", "test_fitting", "test_install", "test_loss", "test_model",
+    "test_outputs", "test_prepare", "test_run_cache", "test_sample_corpus", "test_search", "test_show",
+    "test_sweep_command", "test_training", "test_trust",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give every test process a share of about the same time, its long tests first."""
+    """Mark the slow tests, and give every test process a share of about the same time, its long tests first."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
     count = getattr(config, "workerinput", {"workercount": 1})["workercount"]
     modules: dict[str, list[pytest.Item]] = {}
     for item in items:
