@@ -71,9 +71,7 @@ def test_the_mixture_file_reads_back(fitted: Swarm) -> None:
     assert {name: share.tokens for name, share in file.mixture.domains.items()} == TOKENS
     assert all(weights[name] <= CAPS[name] for name in DOMAINS)
     assert weights["math"] == 0.222222  # of a cap of 0.2222222222
-    assert {name: use.capped for name, use in file.uses.items()} == {
-        name: name == "math" for name in sorted(DOMAINS)
-    }
+    assert {name: use.capped for name, use in file.uses.items()} == {name: name == "math" for name in sorted(DOMAINS)}
     for name, use in file.uses.items():
         assert use.repetition == pytest.approx(weights[name] * TARGET / TOKENS[name], abs=5e-4)
     assert set(file.sections) == {"predicted", "certificate", "law", "fit", "reference", "target"}

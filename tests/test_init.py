@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import orjson
 import polars as pl
 import pytest
@@ -16,6 +17,7 @@ import zstandard
 from olmix.cli import init as init_module
 from olmix.cli.init import TEMPLATE, file_digest, managed_files
 from olmix.core.digest import MODULUS, document_digest, to_hex
+from olmix.data.tokenizer import Tokenizer
 from olmix.errors import ConfigError, DataError
 from olmix.files import read_json
 from olmix.project import Project as Places
@@ -171,3 +173,34 @@ def test_an_upgrade_replaces_what_olmix_wrote_and_says_what_was_edited(
     project.olmix("init", "--upgrade", "--force")
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
     assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == {"domains": {}}
+
+
+def test_a_tokeniser_is_learnt_from_what_the_domains_are(tmp_path: Path) -> None:
+    corpora(tmp_path / "corpora")
+    Project(tmp_path).olmix("init", "mixes", "--from", "corpora")
+    project = Project(tmp_path / "mixes")
+    rows = [
+        {"text": "kakapo " * 30, "lang": "en", "topic": "birds"},
+        {"text": "quetzal " * 30, "lang": "de", "topic": "birds"},  # left out by `where`
+        {"text": "wombat " * 30, "lang": "en", "topic": "beasts"},
+    ]
+    project.write("data/zoo/a.jsonl", "".join(json.dumps(row | {"n": k}) + "\n" for k in range(9) for row in rows))
+    (project.root / "data/ids").mkdir()
+    np.save(project.root / "data/ids/a.npy", np.array([5, 6, 256] * 9, dtype=np.uint16))
+    params = project.params
+    params["sources"] = {"zoo": {"path": "data/zoo", "partition_by": "topic", "where": {"lang": "en"}}}
+    params["domains"]["ids"] = {"path": "data/ids"}
+    params["domains"].pop("notes")
+    project.params = params
+    said = project.olmix("tokenizer", "--vocab", "700", "--out", "tokenizers/700.json").out
+    assert said.startswith("tokenizers/700.json: learnt from ")
+    assert said.endswith("of 4 entries; dvc repro counts tokens anew\nnot read, for they hold token ids: ids\n")
+    tokenizer = Tokenizer(project.root / "tokenizers/700.json", "<|endoftext|>")
+    counts = {word: len(tokenizer.encode([f" {word}"])[0]) for word in ("kakapo", "wombat", "quetzal")}
+    assert counts["kakapo"] == counts["wombat"] == 1
+    assert counts["quetzal"] > 2
+    first = (project.root / "tokenizers/700.json").read_bytes()
+    project.olmix("tokenizer", "--vocab", "700", "--out", "tokenizers/700.json")
+    assert (project.root / "tokenizers/700.json").read_bytes() == first
+    ran = project.command("olmix", "tokenizer", "--vocab", "99")
+    assert (ran.code, ran.err) == (1, "error: --vocab: 99 tokens; ask for 257 or more: 256 bytes and an end\n")

@@ -108,6 +108,23 @@ def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], up
     return OK
 
 
+@cli.command(epilog=EXIT_CODES)
+@click.option("--vocab", type=int, required=True, help="Tokens of the vocabulary, such as 1024 or 32768.")
+@click.option("--bytes", "most", metavar="N", default="50M", show_default=True, help="Text to learn from.")
+@click.option("--out", type=FILE, help="File to write.  [default: tokenizer.path of params.yaml]")
+@click.pass_obj
+def tokenizer(project: Project, /, vocab: int, most: str, out: Path | None) -> int:
+    """Learn a tokeniser from the domains of params.yaml: every format, filters and partitions included.
+
+    Each entry gives an equal part of the text, a random sample of its documents. The same data gives the same file.
+    """
+    from olmix.cli.tokenizer import learn_tokenizer
+    from olmix.config.fields import parse_count
+
+    click.echo(learn_tokenizer(project, vocab, parse_count(most), out))
+    return OK
+
+
 @cli.command(epilog=f"{EXIT_CODES} With --exit-code: 2 when there is something to do.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 @click.option("--exit-code", is_flag=True, help="Exit with 2 when dvc repro would run something.")

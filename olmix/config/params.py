@@ -426,14 +426,19 @@ class Params(Section):
         """Names of the entries that documents are read for, sorted: domains, and sources that hold several."""
         return sorted([*self.domains, *self.sources])
 
-    def entry(self, name: str, tokenizer: Tokenizer) -> DomainSource:
-        """How to read the entry `name`; raises ConfigError for an unknown one or a path that leaves the project."""
+    def entry(self, name: str, tokenizer: Tokenizer | None) -> DomainSource:
+        """How to read the entry `name`; without a tokeniser, its text alone.
+
+        Raises ConfigError for an unknown entry or a path that leaves the project.
+        """
         config = self.domains.get(name) or self.sources.get(name)
         if config is None:
             raise ConfigError(f"params.yaml: domains: no domain {name!r}; there are {', '.join(self.entries)}")
         section = "domains" if name in self.domains else "sources"
         folder = self.project.inside(config.path, f"params.yaml: {section}.{name}.path")
-        reading = replace(config.reading(), vocabulary=tokenizer.vocabulary, end=tokenizer.end)
+        reading = config.reading()
+        if tokenizer is not None:
+            reading = replace(reading, vocabulary=tokenizer.vocabulary, end=tokenizer.end)
         if isinstance(config, SourceConfig):
             return DomainSource(
                 name, folder, replace(reading, partition_by=config.partition_by), source=name, names=config.names

@@ -37,7 +37,7 @@ def byte_tokenizer() -> str:
     return _dump(tokenizer)
 
 
-def train_tokenizer(documents: Iterable[str], vocabulary: int) -> str:
+def train_tokenizer(documents: Iterable[str], vocabulary: int, end: str = END) -> str:
     """A tokenizer.json of at most `vocabulary` tokens learnt from `documents`, the same in any order."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -46,7 +46,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> str:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[END],
+        special_tokens=[end],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
