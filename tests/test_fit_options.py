@@ -9,16 +9,62 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 import yaml
+from pydantic_core import PydanticUndefined
 
+from olmix.cli.main import cli
+from olmix.config.fit_options import FitOptions
 from olmix.laws.registry import CHOOSABLE, law_kinds
 from tests.swarm_tables import CAPS, DOMAINS, FIT, RUNS, SHARES, TABLES, TASK_KEYS, TOKENS, Swarm, another, olmix, text
+
+DOCS = Path(__file__).parent.parent / "docs" / "fit.md"
+
+
+def options_of(command: str) -> dict[str, click.Option]:
+    """The options of a command by their names in the YAML file, or of the command alone."""
+    chosen = cli.commands[command]
+    return {str(o.name): o for o in chosen.get_params(click.Context(chosen)) if isinstance(o, click.Option)}
 
 
 @pytest.fixture
 def swarm(tmp_path: Path) -> Swarm:
     return Swarm(tmp_path)
+
+
+def test_every_key_of_a_file_is_an_option_with_its_help_and_default() -> None:
+    options, page = options_of("fit"), olmix(DOCS.parent, "fit", "--help").out
+    assert re.findall(r"^ +(--[a-z-]+)", page, re.MULTILINE) == [option.opts[0] for option in options.values()]
+    for name, field in FitOptions.model_fields.items():
+        if name in ("ratios", "metrics"):
+            assert f"[{name.upper()}]" in page
+            continue
+        option = options[field.alias or name]
+        assert field.description
+        silent = any(field.default is nothing for nothing in (None, False, PydanticUndefined))
+        shown = "" if silent else f"  [default: {field.default}]".replace(".0]", "]")
+        assert option.help == field.description + shown
+        assert option.default is None or option.multiple, "a default of the command line would beat the file"
+
+
+def test_a_sweep_has_the_options_of_a_fit_that_bear_on_its_law_and_its_problem() -> None:
+    fit, sweep = options_of("fit"), options_of("sweep")
+    assert set(fit) - set(sweep) == {"replicates", "curve"}
+    assert set(sweep) - set(fit) == {"lambdas", "repetitions", "targets"}
+    assert sweep["out"].help == "Folder for sweep.json and sweep.png.  [default: sweep]"
+
+
+def test_the_guide_lists_the_options_as_the_model_declares_them() -> None:
+    table = DOCS.read_text().split("\n## Options\n")[1].split("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `--")]
+    assert rows == [
+        f"| `{option.opts[0]}{f' {option.metavar}' if option.metavar else ''}` | "
+        f"{f'`{key}`' if key in {*FitOptions.model_fields, 'lambda'} else ''} | "
+        f"{(option.help or '').replace('  [default: ', ' Default: `').replace(']', '`')} |"
+        for key, option in options_of("fit").items()
+        if option.opts[0] not in ("--config", "--json", "--help")
+    ]
 
 
 def test_options_of_a_file_are_those_of_the_command_line(swarm: Swarm) -> None:
@@ -220,6 +266,7 @@ def test_a_file_of_options_that_cannot_be(swarm: Swarm, content: str, message: s
         (["--runs", "0"], "olmix fit: runs: input should be greater than 0"),
         (["--runs", "4"], "4 runs with distinct mixtures are too few for law log-linear: it needs 5 over 4 sampled "),
         (["--runs", "3", "--law", "auto"], "3 runs with distinct mixtures are too few for law auto: it needs 4"),
+        (["--replicates", "-1"], "olmix fit: replicates: input should be greater than or equal to 0"),
         (["--seed", "-1"], "olmix fit: seed: input should be greater than or equal to 0"),
         (["--target-tokens", "lots"], "olmix fit: target_tokens: write a whole number, or one with k, M, B or T"),
         (["--target-tokens", "-1T"], "olmix fit: target_tokens: write a whole number"),
@@ -287,7 +334,7 @@ def test_tables_that_are_not_there(swarm: Swarm, words: list[str], message: str)
         (["--group", "=python"], "Error: --group =python: write NAME=VALUE"),
         (["--also-domain", "a=b"], "Error: --also-domain goes with --also"),
         (["--reference", "mine"], "Error: Invalid value for '--reference': 'mine' is not one of 'priors', 'natural', "),
-        (["--replicates", "-1"], "Error: Invalid value for '--replicates': -1 is not in the range x>=0."),
+        (["--replicates", "few"], "Error: Invalid value for '--replicates': 'few' is not a valid integer."),
         (["--laws", "auto"], "Error: No such option"),
     ],
 )

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from olmix import __version__
+from olmix.cli.options import FILE, TableCommand, fit_options
 from olmix.errors import OlmixError
 from olmix.files import canonical_json, require_folder
 from olmix.project import Project
 from olmix.terminal.exits import OK, SOMETHING_TO_DO, run
 from olmix.terminal.steps import Steps
-
-if TYPE_CHECKING:
-    from olmix.config.fit_options import FitOptions
 
 EXIT_CODES = "Exit codes: 0 done, 1 an error (one line on standard error), 130 interrupted."
 
@@ -31,50 +28,6 @@ EXIT_CODES = "Exit codes: 0 done, 1 an error (one line on standard error), 130 i
 def cli(context: click.Context, root: Path) -> None:
     """Data mixtures as build artefacts: declare domains in params.yaml, run dvc repro, review the mixture as a diff."""
     context.obj = Project(root)
-
-
-class _File(click.Path):
-    """A path, from the folder that -C names."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        project = ctx.find_object(Project) if ctx else None
-        return (project or Project()).root / str(super().convert(value, param, ctx))
-
-
-FILE = _File()
-
-_TABLE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("ratios", type=FILE, required=False),
-    click.argument("metrics", type=FILE, required=False),
-    click.option("--config", type=FILE, help="YAML file with these options as keys."),
-    click.option("--priors", type=FILE, help="JSON or YAML: {relative_sizes, token_counts}, or tokens by domain."),
-    click.option(
-        "--reference",
-        type=click.Choice(["priors", "natural", "uniform"]),
-        help="What the KL term pulls to.  [default: priors]",
-    ),
-    click.option("--law", help="auto, or a law by name (a wrong one lists them).  [default: auto]"),
-    click.option("--lambda", "kl", type=float, help="Weight of the KL term, in BPB.  [default: 0.05]"),
-    click.option("--target-tokens", metavar="N", help="Tokens of the target run, such as 1T; without it no caps."),
-    click.option("--repetition", type=float, help="How often the target may read a domain.  [default: 4]"),
-    click.option("--preset", help="Declared tasks: olmes-52, or a YAML file of yours."),
-    click.option("--group", multiple=True, metavar="TASK=A,B", help="A task that is the mean of metrics."),
-    click.option("--weight", multiple=True, metavar="TASK=W", help="Weight of a task, or of a preset's family."),
-    click.option("--drop", multiple=True, metavar="METRIC", help="Do not use this metric."),
-    click.option("--runs", type=int, help="Use so many runs, chosen as train_test_split(train_size=RUNS) does."),
-    click.option("--ids", type=FILE, help="Use the runs of this file, an id a line."),
-    click.option("--mask", type=FILE, help="Table of runs and tasks, 0 where a run does not count for a task."),
-    click.option("--seed", type=int, help="Seed of --runs, folds and bootstrap.  [default: 0]"),
-    click.option("--also", type=(FILE, FILE), multiple=True, help="An older swarm, RATIOS METRICS, that joins."),
-    click.option("--also-domain", multiple=True, metavar="OLD=NEW", help="A domain's name in the older swarms."),
-)
-
-
-def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of commands that read tables of a swarm."""
-    for option in reversed(_TABLE_OPTIONS):
-        command = option(command)
-    return command
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -278,11 +231,7 @@ def show(project: Project, /, mixture: str | None, as_json: bool) -> int:
     return OK
 
 
-@cli.command(epilog=EXIT_CODES)
-@table_options
-@click.option("--replicates", type=click.IntRange(min=0), help="Bootstrap replicates.  [default: 60]")
-@click.option("--curve", is_flag=True, default=None, help="Also draw the learning curve of every law.")
-@click.option("--out", type=FILE, help="Folder for mixture.yaml, diagnostics.json and plots.  [default: fit]")
+@cli.command(cls=TableCommand, epilog=EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="Print diagnostics.json for scripts.")
 @click.pass_obj
 def fit(project: Project, /, as_json: bool, **given: Any) -> int:
@@ -294,7 +243,7 @@ def fit(project: Project, /, as_json: bool, **given: Any) -> int:
     from olmix.cli import fit_view
     from olmix.cli.plots import draw_fit
 
-    options = _fit_options(given)
+    options = fit_options(given, project.root)
     if "out" not in options.model_fields_set:
         options = options.model_copy(update={"out": project.root / options.out})
     inputs = fitting.read_inputs(options)
@@ -308,8 +257,7 @@ def fit(project: Project, /, as_json: bool, **given: Any) -> int:
     return OK
 
 
-@cli.command(epilog=EXIT_CODES)
-@table_options
+@cli.command(cls=TableCommand, without=("replicates", "curve", "out"), epilog=EXIT_CODES)
 @click.option("--lambdas", metavar="LIST", help="lambda values, such as 0.01,0.05,0.1.")
 @click.option("--repetitions", metavar="LIST", help="Repetition limits, such as 2,4,8.")
 @click.option("--targets", metavar="LIST", help="Target tokens, such as 1T,5T; by default around --target-tokens.")
@@ -336,11 +284,11 @@ def sweep(
     from olmix.cli.plots import draw_sweep
     from olmix.files import write_json
 
-    for single, many in (("kl", "lambdas"), ("repetition", "repetitions")):
+    for single, many in (("lambda", "lambdas"), ("repetition", "repetitions")):
         if given.get(single) is not None:
             raise click.UsageError(f"a sweep has --{many}, not one of them")
     grid = sweeping.grid_of(lambdas, repetitions, targets)
-    options = _fit_options(given) if any(given.values()) else None
+    options = fit_options(given, project.root) if any(given.values()) else None
     named = options.out if options is not None and "out" in options.model_fields_set else None
     folder = out or named or project.root / "sweep"
     with Steps("sweep") as steps:
@@ -361,51 +309,6 @@ def _print(answer: str | dict[str, Any] | list[Any]) -> None:
         click.echo(answer if isinstance(answer, str) else canonical_json(answer).decode().rstrip())
     except TypeError as error:  # a file that people write by hand may hold anything
         raise OlmixError(f"--json: {error}; JSON has text as keys, and whole numbers of at most 64 bits") from None
-
-
-def _fit_options(given: dict[str, Any]) -> FitOptions:
-    """Options of the command line over those of --config; what was not given is not there."""
-    from olmix.config.fit_options import older_swarms, read_options
-
-    file = given.pop("config")
-    also, domains = given.pop("also"), given.pop("also_domain")
-    named = {key: value for key, value in given.items() if value is not None and value != ()}
-    if "kl" in named:
-        named["lambda"] = named.pop("kl")
-    pairs = {key: _pairs(named.pop(key), key) for key in ("weight", "group") if key in named}
-    if "weight" in pairs:
-        named["weights"] = {task: _number(value, f"--weight {task}") for task, value in pairs["weight"].items()}
-    if "group" in pairs:
-        named["groups"] = {task: metrics.split(",") for task, metrics in pairs["group"].items()}
-    if also:
-        named["also"] = older_swarms(also, _pairs(domains, "also-domain"))
-    elif domains:
-        raise click.UsageError("--also-domain goes with --also")
-    return read_options(file, named)
-
-
-def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in texts:
-        name, value = _pair(text, option)
-        if name in pairs:
-            raise click.UsageError(f"--{option} {name}: given twice")
-        pairs[name] = value
-    return pairs
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not (name and sign and value):
-        raise click.UsageError(f"--{option} {text}: write NAME=VALUE")
-    return name, value
-
-
-def _number(text: str, option: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise click.UsageError(f"{option}: {text!r} is not a number") from None
 
 
 def _within(project: Project, path: Path) -> str:

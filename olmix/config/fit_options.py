@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,6 @@ from olmix.config.fields import Count, Finite, check
 from olmix.errors import ConfigError
 from olmix.files import read_yaml
 from olmix.fit.fitting import FitSettings
-from olmix.laws.registry import AUTO
 from olmix.tables.table import read_result_table
 
 COMMAND = Path("olmix fit")  # where a mistake on the command line stands
@@ -31,6 +31,14 @@ class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+@dataclass(frozen=True)
+class Flag:
+    """How the command line names a key and its value, where that is not `--key` and its type."""
+
+    name: str
+    metavar: str | None = None
+
+
 class OlderSwarm(_Options):
     """An older swarm that joins the fit."""
 
@@ -38,57 +46,57 @@ class OlderSwarm(_Options):
     """Its mixtures."""
     metrics: Path
     """Its results."""
-    domains: dict[str, str] = Field(default_factory=dict)
-    """Its names of domains to those of the newest swarm, where they differ."""
+    domains: Annotated[dict[str, str], Flag("also-domain", "OLD=NEW")] = Field(default_factory=dict)
+    """What a domain of the older swarms is called in the newest one, where the names differ."""
 
 
 class FitOptions(_Options):
-    """Options of a fit; the keys of the YAML file."""
+    """Options of a fit: the keys of the YAML file, and their help on the command line."""
 
     ratios: Path
     """CSV or parquet with a row a run: an id (run or run_id) and the weight of every domain."""
     metrics: Path
     """CSV or parquet with a row a run: the same ids and the BPB of every metric."""
     priors: Path | None = None
-    """JSON or YAML: {relative_sizes, token_counts}, or the tokens of every domain. Without it nothing is proposed."""
+    """JSON or YAML: {relative_sizes, token_counts}, or tokens by domain; without it nothing is proposed."""
     reference: Literal["priors", "natural", "uniform"] = "priors"
     """What the KL term pulls to: relative_sizes where the priors give them, the token counts, or equal shares."""
-    law: str = AUTO
-    """auto, or a law by name."""
+    law: str = FitSettings.law
+    """auto, or a law by name (a wrong one lists them)."""
     kl: Weight = Field(default=0.05, alias="lambda")
-    """lambda, the weight of KL(mixture || reference)."""
-    target_tokens: Count | None = None
-    """R, the tokens of the target run; without it no domain has a cap."""
+    """Weight of the KL term, in BPB."""
+    target_tokens: Annotated[Count | None, Flag("target-tokens", "N")] = None
+    """Tokens of the target run, such as 1T; without it no domain has a cap."""
     repetition: Annotated[Finite, Field(gt=0)] = 4.0
-    """k, how often the target run may read a domain."""
+    """How often the target run may read a domain."""
     preset: str | None = None
-    """A declared grouping of metrics into tasks: olmes-52, or a YAML file of your own."""
-    groups: dict[str, Members] = Field(default_factory=dict)
-    """Tasks that are means of metrics: {task: [metrics]} or {task: {metric: weight}}."""
-    weights: dict[str, Weight] = Field(default_factory=dict)
-    """Weight of a task, or of each task of a preset's family; 1 where nothing is said."""
-    drop: list[str] = Field(default_factory=list)
-    """Metrics that are not used."""
+    """Declared tasks: olmes-52, or a YAML file of your own."""
+    groups: Annotated[dict[str, Members], Flag("group", "TASK=A,B")] = Field(default_factory=dict)
+    """A task that is the mean of metrics."""
+    weights: Annotated[dict[str, Weight], Flag("weight", "TASK=W")] = Field(default_factory=dict)
+    """Weight of a task, or of each task of a preset's family; 1 unless given."""
+    drop: Annotated[list[str], Flag("drop", "METRIC")] = Field(default_factory=list)
+    """Leave this metric out."""
     runs: Annotated[int, Field(gt=0)] | None = None
-    """Use only so many runs, chosen as scikit-learn's train_test_split(train_size=runs, random_state=seed) does."""
+    """Use only so many runs, chosen as train_test_split(train_size=RUNS, random_state=SEED) does."""
     ids: Path | None = None
-    """Use only the runs of this file, an id a line."""
+    """Use only the runs of this file, one id a line."""
     mask: Path | None = None
-    """Table of run ids and tasks with 0 where a run does not count for a task."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the choice of runs, of folds and of the bootstrap."""
-    also: list[OlderSwarm] = Field(default_factory=list)
-    """Older swarms that join."""
-    folds: Annotated[int, Field(gt=1)] = 5
+    """Table of runs and tasks, 0 where a run does not count for a task."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = FitSettings.seed
+    """Seed of --runs, of the folds and of the bootstrap."""
+    also: Annotated[list[OlderSwarm], Flag("also", "RATIOS METRICS")] = Field(default_factory=list)
+    """An older swarm that joins the fit."""
+    folds: Annotated[int, Field(gt=1)] = FitSettings.folds
     """Folds of the cross-validation."""
-    replicates: Annotated[int, Field(ge=0)] = 60
+    replicates: Annotated[int, Field(ge=0)] = FitSettings.replicates
     """Bootstrap replicates."""
-    delta: Annotated[Finite, Field(gt=0)] = 0.02
+    delta: Annotated[Finite, Field(gt=0)] = FitSettings.delta
     """Width of the Huber loss, in BPB."""
-    ridge: Annotated[Finite, Field(ge=0)] = 1e-8
+    ridge: Annotated[Finite, Field(ge=0)] = FitSettings.ridge
     """Ridge of the log-linear law."""
     curve: bool = False
-    """Also the learning curve of every law that auto chooses from."""
+    """Also draw the learning curve of every law that auto chooses from."""
     out: Path = Path("fit")
     """Folder for mixture.yaml, diagnostics.json and plots."""
 
