@@ -125,7 +125,7 @@ def test_a_dropped_metric_is_as_if_it_were_not_there(swarm: Swarm) -> None:
 def test_a_run_that_lacks_a_used_metric_is_set_aside_and_named(swarm: Swarm) -> None:
     swarm.metrics["r03"]["python"] = "NaN"
     ran = swarm.fit()
-    assert "\n1 runs are set aside, for they lack a metric: r03 (python)\n" in ran.out
+    assert "\n1 run excluded, a metric is missing: r03 (python)\n" in ran.out
     assert swarm.diagnostics()["runs"] == {"used": 23, "set_aside": [{"run": "r03", "missing": ["python"]}]}
     swarm.write("ids.txt", "\n".join(run for run in swarm.ratios if run != "r03"))
     swarm.fit("--ids", "ids.txt", "--out", "ids")
@@ -287,7 +287,7 @@ def test_a_file_of_options_that_cannot_be(swarm: Swarm, content: str, message: s
         (["--weight", "python=nan"], "olmix fit: weights.python: input should be a finite number"),
         (["--weight", "python=0", "--weight", "algebra=0", "--weight", "reading=0"], "weights: all tasks have weight"),
         (["--drop", "python", "--weight", "python=2"], "weights: python: no such task; the tasks are algebra, reading"),
-        (["--preset", "olmes"], "preset 'olmes': there is none; built in: olmes-52"),
+        (["--preset", "olmes"], "preset 'olmes': no such preset; built in: olmes-52"),
         (["--preset", "olmes-52"], "metrics.csv: preset olmes-52 does not fit: 105 of its 105 metrics are missing"),
         (["--preset", "none.yaml"], "none.yaml: no such file"),
         (["--priors", "none.json"], "none.json: no such file"),
@@ -394,8 +394,8 @@ def prior(section: str, domain: str, value: object) -> Callable[[Swarm], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (twice("ratios.csv", "ratios"), "ratios.csv: ids that stand twice: 'r03' at 5 and 26"),
-        (twice("metrics.csv", "metrics"), "metrics.csv: ids that stand twice: 'r03' at 5 and 26"),
+        (twice("ratios.csv", "ratios"), "ratios.csv: repeated ids: 'r03' at 5 and 26"),
+        (twice("metrics.csv", "metrics"), "metrics.csv: repeated ids: 'r03' at 5 and 26"),
         (removed("metrics", "r05"), "ratios.csv, metrics.csv: runs joined by 'run' and 'run': 1 only in ratios.csv"),
         (removed("ratios", "r05"), "ratios.csv, metrics.csv: runs joined by 'run' and 'run': 1 only in metrics.csv"),
         (cell("metrics", "r03", "python", "low"), "metrics.csv: line 5, column 'python': 'low' is not a number"),
@@ -433,7 +433,7 @@ def test_tables_and_priors_that_cannot_be(swarm: Swarm, change: Callable[[Swarm]
         ("run,pyton\nr00,1\n", "mask.csv: masks pyton, "),
         ("run,python\nr00,0.5\n", "mask.csv: a mask holds 1 where a run counts for a task and 0 where it does not"),
         ("run,python\nr00,\n", "mask.csv: a mask holds 1"),
-        ("run,python\nr00,1\nr00,0\n", "mask.csv: ids that stand twice: 'r00'"),
+        ("run,python\nr00,1\nr00,0\n", "mask.csv: repeated ids: 'r00'"),
         ("run,python\n" + "".join(f"r{k:02d},0\n" for k in range(RUNS)), "mask.csv: masks every run of python"),
     ],
 )
@@ -446,7 +446,7 @@ def test_masks_that_cannot_be(swarm: Swarm, content: str, message: str) -> None:
     ("content", "message"),
     [
         ("r00\nr99\n", "ids.txt: 1 of 2 ids are in no row of metrics.csv: 'r99'"),
-        ("r00\nr00\n", "ids.txt: ids that stand twice: 'r00' at 1 and 2"),
+        ("r00\nr00\n", "ids.txt: repeated ids: 'r00' at 1 and 2"),
         ("\n", "ids.txt: no ids"),
     ],
 )

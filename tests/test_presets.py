@@ -96,7 +96,7 @@ def test_a_task_may_be_dropped_from_a_preset() -> None:
 
 
 def test_a_preset_that_there_is_not() -> None:
-    with pytest.raises(DataError, match=r"^preset 'olmes': there is none; built in: olmes-52$"):
+    with pytest.raises(DataError, match=r"^preset 'olmes': no such preset; built in: olmes-52$"):
         preset("olmes")
 
 

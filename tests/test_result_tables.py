@@ -130,8 +130,8 @@ def test_empty_cells_are_nan(tmp_path: Path) -> None:
         ("id,a\n1,2\n", "ratios.csv: no id column among 'id', 'a'; name it run, run_id or index"),
         ("run;a\n1;2\n", "ratios.csv: line 1: columns are separated by commas here; save the file with commas"),
         ("run,name\n1,x\n", "ratios.csv: no column besides 'run', 'name'; a domain or metric is a column"),
-        ("run,a,b,a\n1,2,3,4\n", "ratios.csv: column names that stand twice: 'a'; rename or remove one"),
-        ("run,a\n1,2\n\n1,3\n", "ratios.csv: ids that stand twice: '1' at 2 and 4; keep one row for each run"),
+        ("run,a,b,a\n1,2,3,4\n", "ratios.csv: repeated column names: 'a'; rename or remove one"),
+        ("run,a\n1,2\n\n1,3\n", "ratios.csv: repeated ids: '1' at 2 and 4; keep one row for each run"),
         ("run,a\n1,2\n ,3\n", "ratios.csv: line 3: the id in column 'run' is empty; every run needs its own"),
         ("run,a,b\n1,2\n", "ratios.csv: line 2: 2 cells under 3 column names; is it whole?"),
         ("run,a\n1,2,3\n", "ratios.csv: line 2: 3 cells under 2 column names; is it whole?"),
@@ -231,7 +231,7 @@ def test_ids_of_a_file(tmp_path: Path) -> None:
     table.write_text("name,run\nx,0055\nx,12\n")
     assert read_ids(lines) == read_ids(table) == ("0055", "12")
     lines.write_text("a\n\nb\na\n")
-    with pytest.raises(DataError, match=r"ids\.txt: ids that stand twice: 'a' at 1 and 4; keep one row"):
+    with pytest.raises(DataError, match=r"ids\.txt: repeated ids: 'a' at 1 and 4; keep one row"):
         read_ids(lines)
     lines.write_text("\n")
     with pytest.raises(DataError, match=r"ids\.txt: no ids; write the id of a run on each line$"):

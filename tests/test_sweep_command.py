@@ -112,9 +112,9 @@ def test_what_is_printed(swept: Swarm) -> None:
         assert f"({cell['lambda']:g}, {cell['repetition']:g}, {size})" in line
     assert (
         lines[-2]
-        == "infeasible, for the domains hold too few tokens: (0.02, 1, 80B) (0.1, 1, 80B) (0.102, 1, 80B) and 1 more"
+        == "infeasible, too few tokens in the domains: (0.02, 1, 80B) (0.1, 1, 80B) (0.102, 1, 80B) and 1 more"
     )
-    assert lines[-1] == f"24 settings, {len(groups)} mixtures (one mixture: within a total variation of 0.01)."
+    assert lines[-1] == f"24 settings, {len(groups)} mixtures (those within a total variation of 0.01 count as one)."
 
 
 def test_a_cell_is_what_fit_proposes(swept: Swarm, swarm: Swarm) -> None:
@@ -227,8 +227,8 @@ def test_a_sweep_of_nothing_feasible_says_so(swarm: Swarm) -> None:
     command = ["olmix", *SWEEP, "--targets", "10T", "--lambdas", "0.1", "--repetitions", "1,2"]
     ran = subprocess.run(command, cwd=swarm.root, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0
-    assert "infeasible, for the domains hold too few tokens: (0.1, 1, 10T) (0.1, 2, 10T)\n" in ran.stdout
-    assert ran.stdout.endswith("2 settings, 0 mixtures (one mixture: within a total variation of 0.01).\n")
+    assert "infeasible, too few tokens in the domains: (0.1, 1, 10T) (0.1, 2, 10T)\n" in ran.stdout
+    assert ran.stdout.endswith("2 settings, 0 mixtures (those within a total variation of 0.01 count as one).\n")
     assert ran.stderr.splitlines()[-1] == "wrote sweep/sweep.json, sweep/sweep.png"
 
 

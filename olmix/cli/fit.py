@@ -46,7 +46,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be proposed: the problem over all columns, and the tokens (m,) of the newest swarm's domains."""
+    """The problem to solve, over all columns, and the tokens (m,) of the newest swarm's domains."""
 
     problem: Problem
     tokens: Array
@@ -56,7 +56,7 @@ class Wanted:
 class Inputs:
     """Everything that was read and checked, before anything is fitted.
 
-    `columns` are the newest swarm's domains and those that only older swarms know; wanted is None without priors.
+    `columns` are the newest swarm's domains, then those that only older swarms have; wanted is None without priors.
     """
 
     options: FitOptions

@@ -40,7 +40,8 @@ def _head(report: FitReport) -> list[str]:
     if inputs.aside:
         lacking = ", ".join(f"{a.run} ({', '.join(a.missing[:2])})" for a in inputs.aside[:4])
         more = f" and {len(inputs.aside) - 4} more" if len(inputs.aside) > 4 else ""
-        lines.append(f"{len(inputs.aside)} runs are set aside, for they lack a metric: {lacking}{more}")
+        count = f"{len(inputs.aside)} run{'s' if len(inputs.aside) > 1 else ''}"
+        lines.append(f"{count} excluded, a metric is missing: {lacking}{more}")
     if len(fit.runs) < k:
         noise = float(np.nanmean(fit.repeats.noise))
         lines.append(
@@ -49,7 +50,7 @@ def _head(report: FitReport) -> list[str]:
         )
     for number, older in enumerate(fit.older, 1):
         alone, best = older.scores[0][2], max(score for _, _, score in older.scores)
-        how = f"each run counts {older.weight:g}" if older.weight else "left out, for it does not help"
+        how = f"each run counts {older.weight:g}" if older.weight else "excluded, it does not improve predictions"
         how += ", with an offset a task" if older.offsets.any() else ""
         lines.append(
             f"older swarm {number}: {len(older.observations.mixtures)} runs, {how}; score on unseen runs "
@@ -147,10 +148,10 @@ def trust_lines(fit: SwarmFit, trust: Trust, domains: Sequence[str]) -> list[str
         f"design         rank {fit.design.rank} of {len(domains)}; leverage of the proposal {trust.leverage:.2f}, of a "
         f"run at most {trust.largest_leverage:.2f}"
         + ("; BEYOND the runs" if trust.leverage > trust.largest_leverage else "")
-        + (f"; {trust.unsupported:.4f} of it OUTSIDE of what the runs vary" if trust.unsupported else "")
+        + (f"; {trust.unsupported:.4f} of it OUTSIDE what the runs vary" if trust.unsupported else "")
     )
     never = [name for name, n in zip(domains, fit.observations.never_sampled, strict=True) if n]
-    lines.append(f"never sampled  {', '.join(never) + ': no data is behind their weight' if never else 'none'}")
+    lines.append(f"never sampled  {', '.join(never) + ': no data behind their weights' if never else 'none'}")
     lines.append(f"nearest run    {trust.nearest_run}, total variation {trust.distance:.3f}")
     lines.append(f"mirage         {_mirage(trust)}")
     lines.append(
@@ -170,12 +171,12 @@ def _laws(trust: Trust) -> str:
         gain = f"gain {law.gain:.4f}" if law.gain is not None else f"BPB {law.bpb:.4f}"
         where = f" (its own proposal is {law.distance:.2f} away)" if law.distance is not None else ""
         said.append(f"{law.name} {gain}{where}")
-    return "; ".join(said) or "none asked"
+    return "; ".join(said) or "none compared"
 
 
 def _mirage(trust: Trust) -> str:
     if trust.best_run is None or not np.isfinite(trust.error):
-        return "not known: too few runs have every task"
+        return "unknown: too few runs have every task"
     ahead = trust.best_bpb - trust.mean_bpb["proposal"].value
     best = f"the best run, {trust.best_run} ({trust.best_bpb:.4f})"
     if trust.mirage:
@@ -201,8 +202,8 @@ def _caps(trust: Trust, domains: Sequence[str], never: Sequence[str]) -> str:
         if (price := cap_price(trust, i)) is not None and trust.proposal.weights[i] > 0 and name not in never
     ]
     if not gains:
-        priced = trust.proposal.certificate is not None
-        return "none binds" if priced or not trust.proposal.capped.any() else "some bind; a search has no prices"
+        searched = trust.proposal.certificate is None
+        return "some bind; a search has no prices" if searched and trust.proposal.capped.any() else "none binds"
     gains.sort(key=lambda item: (-item[1], item[0]))
     said = ", ".join(f"{name} {gain:.1e} BPB" for name, gain in gains)
     return f"{len(gains)} {'bind' if len(gains) > 1 else 'binds'}; one percent more tokens would gain: {said}"
@@ -230,7 +231,7 @@ def curve_text(curves: Sequence[Curve], runs: int) -> str:
         now, then = best.at(runs), best.at(2 * runs)
         closing = (
             f"\nTwice the runs ({2 * runs}) would take {best.name} from {now:.3f} to {then:.3f}, "
-            "if the curve went on as it does; noise may end it sooner."
+            "if the curve continues as it does; noise may flatten it sooner."
         )
     head = "Learning curve: rank correlation of the mean BPB on runs that were held out, by runs trained on"
     header = ["law", *map(str, sizes), f"extrapolated: {runs}, {2 * runs}, {4 * runs} runs"]
@@ -263,8 +264,8 @@ def sweep_text(cells: Sequence[Cell], domains: Sequence[str]) -> str:
     lines = [table(["mixture", "BPB", "KL", "at cap", "most of", "lambda, repetition, target tokens"], rows)]
     infeasible = [cell for cell in cells if cell.best is None]
     if infeasible:
-        lines.append(f"infeasible, for the domains hold too few tokens: {_settings(infeasible)}")
-    lines.append(f"{len(cells)} settings, {len(rows)} mixtures (one mixture: within a total variation of 0.01).")
+        lines.append(f"infeasible, too few tokens in the domains: {_settings(infeasible)}")
+    lines.append(f"{len(cells)} settings, {len(rows)} mixtures (those within a total variation of 0.01 count as one).")
     return "\n".join(lines)
 
 

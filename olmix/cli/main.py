@@ -274,9 +274,9 @@ def sweep(
     out: Path | None,
     **given: Any,
 ) -> int:
-    """Solve for every combination of lambda, repetition limit and target tokens, and merge what is one mixture.
+    """Solve for every combination of lambda, repetition limit and target tokens, and merge mixtures that are the same.
 
-    For tables as olmix fit takes them; without RATIOS and METRICS, for the laws of the project in this folder.
+    Takes tables as olmix fit does; without RATIOS and METRICS, the laws of the project in this folder.
     """
     from olmix.artifacts.fit_report import sweep_values
     from olmix.cli import fit_view

@@ -1,4 +1,4 @@
-"""What `olmix fit` and `olmix sweep` are asked: options of the command line, of a YAML file, or of both."""
+"""Options of `olmix fit` and `olmix sweep`, from the command line, a YAML file, or both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from olmix.files import read_yaml
 from olmix.fit.fitting import FitSettings
 from olmix.tables.table import read_result_table
 
-COMMAND = Path("olmix fit")  # where a mistake on the command line stands
+COMMAND = Path("olmix fit")  # what errors name as the place of a mistake on the command line
 
 
 def _members(value: object) -> object:

@@ -1,7 +1,7 @@
 """The spread of a law over resamples of its runs, drawn with replacement.
 
 It is the noise of the runs and of their number; it does not cover the error of the law itself, so the spread across
-laws stands beside it in every report.
+laws is reported beside it.
 """
 
 from __future__ import annotations

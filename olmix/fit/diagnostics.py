@@ -1,10 +1,8 @@
-"""How far a fit can be trusted: predictions out of fold, their scores, and where a proposal lies among the
-runs.
+"""How far a fit can be trusted: predictions out of fold, their scores, and where a proposal lies among the runs.
 
-In-sample correlations flatter a law with as many parameters as a third of its runs, so nothing here scores a
-prediction of a run that the law was fitted on. Gives up: a verdict. A number is reported for each question
-(is the order of unseen runs right, is the design of full rank, is the proposal near a run), and a person
-decides.
+In-sample correlations flatter a law that has a parameter for every three runs, so no prediction is scored on a run that
+the law was fitted on. Gives up: a verdict. Each question gets a number (are unseen runs ranked right, does the design
+have full rank, is the proposal near a run), and a person decides.
 """
 
 from __future__ import annotations
@@ -41,20 +39,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class DesignRank:
-    """Numeric rank of the mixtures (K, m), and the ratio of their largest to their m-th singular value (inf
-    if none).
-    """
+    """Numeric rank of the mixtures (K, m), and the ratio of their largest to their m-th singular value, inf if none."""
 
     rank: int
     condition: float
 
 
 def folds_of(ids: Sequence[str], folds: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The order of runs by a hash of (seed, id), and the fold of each run, (K,); both independent of the row
-    order.
+    """The order of runs by a hash of (seed, id), and the fold of each run, (K,); both independent of the row order.
 
-    Folds differ in size by one at most. Raises SwarmError for repeated ids and for fewer runs than folds or
-    folds < 2.
+    Folds differ in size by one at most. Raises SwarmError for repeated ids, fewer runs than folds, and folds < 2.
     """
     if len(set(ids)) != len(ids):
         repeated = sorted({name for name in ids if list(ids).count(name) > 1})
@@ -128,9 +122,7 @@ def scores(predicted: Array, observed: Array, weights: Array | None = None, seen
 
 
 def design_rank(mixtures: Array) -> DesignRank:
-    """Whether the runs' mixtures (K, m) can tell all m domains apart: a law is identified at full rank m
-    only.
-    """
+    """Whether the runs' mixtures (K, m) can tell all m domains apart: a law is identified only at full rank m."""
     values = np.linalg.svd(np.asarray(mixtures, dtype=np.float64), compute_uv=False)
     rank = int((values > values[0] * max(np.shape(mixtures)) * np.finfo(np.float64).eps).sum())
     full = rank == np.shape(mixtures)[1]

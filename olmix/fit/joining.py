@@ -1,6 +1,6 @@
 """Several swarms in one fit: how much the runs of an older swarm count, found by cross-validation on the newest one.
 
-A run says what it says as long as the content of every domain it drew from still stands. So an older swarm joins over
+A run stays evidence as long as the content of every domain it drew from is unchanged. So an older swarm joins over
 the union of the domains (zeros for those that a run did not know), counts with one weight a run, and may be off by a
 constant a task (other proxies, another tokeniser). Weight and offset are those under which unseen runs of the newest
 swarm are predicted best; weight 0 is among them, so that a swarm that hurts is left out. Gives up: a weight for each

@@ -1,9 +1,9 @@
 """How far a proposal can be trusted: what the runs, other laws, the design and the caps say about it.
 
-Each number answers one question, and none of them is a verdict: how much would it move if other runs had been drawn
-(bootstrap), if another law were true (spread across laws), does the swarm reach that far (leverage, nearest run), does
-the law promise more than anything that was seen (mirage), and what do the caps cost (prices). Gives up: a probability
-that the proposal is good; only training it tells.
+Each number answers one question and none is a verdict: how far would the proposal move with other runs (bootstrap) or
+another law (spread across laws), does the swarm reach that far (leverage, nearest run), does the law promise more than
+any run has shown (mirage), and what do the caps cost (prices)? Gives up: a probability that the proposal is good; only
+training it tells.
 """
 
 from __future__ import annotations
@@ -58,11 +58,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate, its standard deviation over bootstrap replicates, and how far their 5th and 95th percentile are from
-    their median, added to it; nan without replicates.
+    """An estimate, its standard error, and its 5 to 95% interval, from bootstrap replicates; nan without them.
 
-    A resample holds fewer distinct runs, so that its law is steeper: replicates are shifted against the fit on all
-    runs, and only their spread says how far it may be off.
+    The interval is the estimate plus the distance of each percentile of the replicates from their median: a resample
+    holds fewer distinct runs, so its law is steeper and its estimates are shifted; only their spread says anything.
     """
 
     value: float
@@ -73,7 +72,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class OtherLaw:
-    """What another law says: BPB and gain (None without a baseline) of the proposal, and where its own proposal lies.
+    """What another law predicts for the proposal, BPB and gain (None without a baseline), and how far its own one is.
 
     distance: total variation between the two proposals, None for a law that would have to be searched.
     """
@@ -86,37 +85,45 @@ class OtherLaw:
 
 @dataclass(frozen=True)
 class Trust:
-    """What is known about a proposal.
-
-    proposal and unconstrained: the best mixture under the caps and without them; mean_bpb: predicted for "proposal",
-    "baseline" and "unconstrained"; gain: baseline minus proposal, in BPB; weights_low and weights_high (m,):
-    intervals of the weights by the replicates' proposals, within the caps, with moved, the median total variation to
-    them (None where each would have to be searched); laws: what others say; leverage: q (X'X)^-1 q of the proposal,
-    and the largest of a run, with unsupported, the L1 norm of what of the proposal lies outside of everything that the
-    runs vary; nearest_run and its total variation; best_run: the run with the least observed mean BPB, and that BPB;
-    error: out-of-fold RMSE of the mean BPB; mirage: whether the prediction beats every run by more than that error.
-    """
+    """What is known about a proposal over m coordinates; BPB is the weighted mean over tasks."""
 
     proposal: Solution
+    """The best mixture under the caps."""
     unconstrained: Solution
+    """The best mixture without them."""
     mean_bpb: dict[str, Interval]
+    """Predicted BPB of "proposal", "unconstrained" and, where the problem has one, "baseline"."""
     gain: Interval | None
+    """Predicted BPB of the baseline minus that of the proposal; None without a baseline."""
     weights_low: Array | None
+    """The 5% end of each weight (m,) over the replicates' proposals, within the caps; None for a searched law."""
     weights_high: Array | None
+    """The 95% end."""
     moved: float | None
+    """Median total variation between the proposal and those of the replicates; None for a searched law."""
     laws: tuple[OtherLaw, ...]
+    """What other laws predict."""
     leverage: float
+    """q (X'X)^-1 q of the proposal q, for the runs' mixtures X."""
     unsupported: float
+    """L1 norm of the part of the proposal in directions that the runs never varied."""
     largest_leverage: float
+    """The largest leverage of a run."""
     nearest_run: str
+    """The run whose mixture is nearest to the proposal."""
     distance: float
+    """Total variation between the two."""
     best_run: str | None
+    """The run with the lowest observed BPB; None when no run has every task."""
     best_bpb: float
+    """Its BPB; inf when there is none."""
     error: float
+    """Out-of-fold RMSE of the BPB."""
     mirage: bool
+    """Whether the proposal is predicted to beat every run by more than that error."""
 
     def doubts(self, fit: SwarmFit) -> tuple[str, ...]:
-        """What speaks against believing the proposal, each in a few words: the questions and limits of docs/fit.md."""
+        """The reasons not to believe the proposal, in a few words each; docs/fit.md lists the questions and limits."""
         gain = self.gain.value if self.gain is not None else 0.0
         others = [law.gain for law in self.laws if law.gain is not None]
         spread = max(gain, *others) - min(gain, *others) if others else 0.0
@@ -140,7 +147,7 @@ def examine(
     *,
     report: Callable[[str], None] = lambda what: None,
 ) -> Trust:
-    """Propose, and ask everything that bears on the proposal; `others` are the laws whose word is wanted beside it.
+    """Propose a mixture and gather everything that bears on trusting it; `others` are laws to compare with.
 
     Raises InfeasibleError and SolverError as the solver and the search do.
     """

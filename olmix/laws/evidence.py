@@ -91,8 +91,7 @@ class RootEvidence:
 
 @dataclass(frozen=True)
 class ProcessEvidence:
-    """Gaussian processes of n tasks over m domains, f_j(p) = exp(c_j + sum_k a_kj k_j(p, p_k)), in BPB; not
-    convex.
+    """Gaussian processes of n tasks over m domains, f_j(p) = exp(c_j + sum_k a_kj k_j(p, p_k)), in BPB; not convex.
 
     k_j(p, q) = exp(-|r(p) - r(q)|^2 / 2 l_j^2) + 0.1 sum r(p) sum r(q). mixtures (K, m) of the runs; dual a
     (K, n), 0 where a run is masked; intercept c, lengthscale l, lower and upper (the range of predictions), each (n,).

@@ -72,7 +72,7 @@ class Design:
 
 @dataclass
 class Problems:
-    """P problems: targets (P, K) in BPB, run weights (P, K) of sum 1, owner (P,), and where each stands."""
+    """P problems: targets (P, K) in BPB, run weights (P, K) of sum 1, owner (P,), and their current solutions."""
 
     design: Design
     targets: Array
@@ -192,9 +192,7 @@ class Problems:
 
 
 def _damped_step(gradient: Array, hessian: Array, damping: Array) -> Array:
-    """Levenberg-Marquardt step; `hessian` is overwritten. The additions keep a problem without curvature
-    solvable.
-    """
+    """Levenberg-Marquardt step; `hessian` is overwritten. The additions keep a problem without curvature solvable."""
     diagonal = np.arange(hessian.shape[1])
     hessian[:, diagonal, diagonal] += damping[:, None] * (hessian[:, diagonal, diagonal] + 1e-9) + 1e-14
     return np.asarray(-np.linalg.solve(hessian, gradient[..., None])[..., 0], dtype=np.float64)

@@ -1,11 +1,10 @@
-"""The proposal: min over the capped simplex of law(q) + kl sum_i q_i log(q_i / reference_i), with a
-certificate.
+"""The best mixture of a convex law, with a certificate: the minimum over the capped simplex of
+law(q) + kl sum_i q_i log(q_i / reference_i).
 
-With the usual KL term, Newton in the logarithms of the weights (`olmix.solver.entropic`: 64 domains in about 1
-ms); with little or none, an interior-point method (`olmix.solver.interior`), which also takes over where the
-first does not converge. Whichever found it, the answer is certified afresh by its Frank-Wolfe gap max_s g .
-(q - s) over the feasible set, an upper bound of what any feasible mixture could still gain; above 1e-9 it is
-an error. Gives up: laws that are not convex.
+With the usual KL term the method is Newton in the logarithms of the weights (`olmix.solver.entropic`: 64 domains in
+about 2 ms). With little or none, and where the first method does not converge, it is an interior point
+(`olmix.solver.interior`). Either answer is certified by its Frank-Wolfe gap, max over feasible s of g . (q - s), which
+bounds what any feasible mixture could still gain; a gap above 1e-9 is an error. Gives up: laws that are not convex.
 """
 
 from __future__ import annotations

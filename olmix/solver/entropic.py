@@ -1,11 +1,10 @@
-"""Newton in the logarithms of the weights, for a law with an entropy term of some strength (from 0.01 BPB
-on).
+"""Newton in the logarithms of the weights, for a KL term of 0.01 BPB or more.
 
-Minimises law(q) + kl sum q log(q / reference) over the capped simplex. Domains held at a cap are found by
-pinning those that a Newton step would carry past theirs; the others move by log q <- log q + (nu - g - H dq)
-/ kl, which is exact for the entropy however small a weight gets; the KL projection puts the trial point back
-under the caps. Five to nine steps are usual. Gives up: weak entropy, where the law's own nonlinearity divided
-by kl makes the steps short (see `olmix.solver.interior`).
+Minimises law(q) + kl sum q log(q / reference) over the capped simplex. A domain that a Newton step would carry past
+its cap is held there; the others move by log q <- log q + (nu - g - H dq) / kl, which is exact for the entropy however
+small a weight gets; the KL projection then puts the trial point back under the caps. Five to nine steps are usual.
+Gives up: weak entropy, where the law's own nonlinearity divided by kl makes the steps short (see
+`olmix.solver.interior`).
 """
 
 from __future__ import annotations
@@ -37,9 +36,7 @@ class _Point:
 
 @dataclass(frozen=True)
 class Entropic:
-    """The problem over d domains with positive caps (d,); caps of 1 and more are none; log_reference (d,); kl
-    > 0.
-    """
+    """The problem over d domains: caps (d,) > 0, where 1 and more is no cap; log_reference (d,); kl > 0."""
 
     law: ConvexObjective
     log_reference: Array
@@ -47,9 +44,7 @@ class Entropic:
     caps: Array
 
     def minimise(self, iterations: int) -> tuple[Array, int]:
-        """The best weights found, (d,), and the Newton steps taken: until the gap is at rounding, or
-        `iterations`.
-        """
+        """The best weights found, (d,), and the Newton steps taken: until the gap is rounding, at most `iterations`."""
         point = self._point(self.log_reference)
         for used in range(iterations):
             gradient = self.law.gradient(point.weights) + self.kl * (point.log_weights - self.log_reference + 1)
@@ -71,9 +66,7 @@ class Entropic:
         return _Point(log_q, q, capped, value)
 
     def _step(self, point: _Point, gradient: Array) -> _Point | None:
-        """A point on Newton's arc, else on that of mirror descent; None when neither descends beyond
-        rounding.
-        """
+        """A point on Newton's arc, else on that of mirror descent; None when neither descends beyond rounding."""
         tiny = ROUNDING * max(1.0, abs(point.value))
         mirror = -(gradient - gradient.min()) / self.kl
         for direction, shortest in ((self._newton(point, gradient), 2.0**-6), (mirror, 2.0**-40)):

@@ -1,10 +1,9 @@
-"""A feasible primal-dual interior-point method, for a law with little entropy or none.
+"""A feasible primal-dual interior-point method, for a KL term that is weak or absent.
 
-Minimises law(q) + kl sum q log(q / reference) over {q >= 0, sum q = 1, q <= caps} along the central path:
-z q = mu for the multipliers z of q >= 0 and y (caps - q) = mu for those of the caps. Twenty steps are usual. At
-the end, the weights whose multipliers press them on a bound are put on it, and Newton on the face that is left
-makes the others exact. Gives up: a bound that is active with a multiplier near 0 (the weight is then left just
-inside).
+Minimises law(q) + kl sum q log(q / reference) over {q >= 0, sum q = 1, q <= caps} along the central path: z q = mu for
+the multipliers z of q >= 0, and y (caps - q) = mu for those of the caps. Twenty steps are usual. At the end, weights
+that their multipliers press against a bound are put on it, and Newton on the remaining face makes the others exact.
+Gives up: a bound that is active with a multiplier near 0, where the weight is left just inside.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""What the solver needs of a law: a convex function of the mixture, and its Hessian as a few rows plus a
-diagonal.
+"""What the solver needs from a law: a convex function of the mixture, and its Hessian as a few rows plus a diagonal.
 
-A weighted mean of n laws c + exp(linear) has the Hessian `factor^T factor` of rank n; a law with diminishing
-returns adds a diagonal; a linear law has no rows. At 1000 domains and 200 tasks that makes a 200 x 200 system
-of a 1000 x 1000 one.
+A weighted mean of n laws c + exp(linear) has the Hessian `factor^T factor` of rank n; a law with diminishing returns
+adds a diagonal; a linear law has no rows. With 1000 domains and 200 tasks, a 1000 x 1000 system becomes 200 x 200.
 """
 
 from __future__ import annotations
@@ -34,11 +32,10 @@ class Curvature:
         return product
 
     def inverse(self, softness: Array, right: Array) -> Array:
-        """(matrix + diag(1 / softness))^-1 right, for right (d, k) and softness (d,) >= 0; 0 holds a
-        coordinate at 0.
+        """(matrix + diag(1 / softness))^-1 right, for right (d, k) and softness (d,) >= 0; 0 holds a coordinate at 0.
 
-        Solved in the smaller of the two dimensions, d or r (Woodbury's identity), scaled so that neither a
-        vanishing nor a huge softness harms it.
+        Solved in the smaller of the two dimensions, d or r (Woodbury's identity), scaled so that neither a vanishing
+        nor a huge softness harms it.
         """
         scale = np.sqrt(softness / (1 + self.diagonal * softness))
         rows, scaled = self.factor * scale, scale[:, None] * right

@@ -51,15 +51,15 @@ def preset_names() -> tuple[str, ...]:
 def preset(name: str) -> Preset:
     """A built-in preset; raises DataError, with their names, for one that there is not."""
     if name not in preset_names():
-        raise DataError(f"preset {name!r}: there is none; built in: {', '.join(preset_names())}")
+        raise DataError(f"preset {name!r}: no such preset; built in: {', '.join(preset_names())}")
     return read_preset(_FOLDER / f"{name}.yaml")
 
 
 def read_preset(path: Path) -> Preset:
     """A preset of a YAML file with the keys `groups`, `drop` and `families`.
 
-    Raises ConfigError for bad YAML, and DataError for an unknown key, a shape that is none, a task in no family or in
-    two, and a metric that stands twice.
+    Raises ConfigError for bad YAML, and DataError for an unknown key, a value of the wrong shape, a task in no family
+    or in two, and a metric that is named twice.
     """
     content = read_yaml(path)
     if not isinstance(content, dict) or not content.get("families"):

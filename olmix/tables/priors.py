@@ -77,7 +77,7 @@ def aligned(priors: Priors, domains: Sequence[str]) -> tuple[Array, Array | None
 
 
 def _refuse_repeats(path: Path, pairs: list[tuple[str, Any]]) -> None:
-    """Of a key that stands twice orjson would keep the last in silence."""
+    """Raise DataError for a repeated key: orjson would silently keep the last."""
     names = [name for name, _ in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -65,7 +65,7 @@ def read_result_table(path: Path) -> ResultTable:
 def read_ids(path: Path) -> tuple[str, ...]:
     """The ids of a file in the file's order: the id column of a .csv or .parquet file, else one id a line.
 
-    Raises DataError for a file that is empty or cannot be read, and for an id that stands twice.
+    Raises DataError for a file that is empty or cannot be read, and for a repeated id.
     """
     if path.suffix.lower() in _READERS:
         return tuple(_ids(_read(path))[1])
@@ -100,7 +100,7 @@ class _Cells:
     lines: Sequence[int]  # of every row, in the file
 
     def place(self, row: int) -> str:
-        """Where a row stands: its line in a CSV file, its number in Parquet."""
+        """Where a row is: its line in a CSV file, its number in Parquet."""
         return f"{self.path}: {'row' if self.path.suffix.lower() == '.parquet' else 'line'} {self.lines[row]}"
 
     def column(self, name: str) -> Sequence[str] | Array:
@@ -131,7 +131,7 @@ def _number(cell: str) -> float | None:
 
 
 def _ids(read: _Cells) -> tuple[str, list[str]]:
-    """The id column's name and its cells; raises DataError when there is none, or an id is empty or stands twice."""
+    """The id column's name and its cells; raises DataError when there is none, or an id is empty or repeated."""
     name = next((column for column in ID_COLUMNS if column in read.names), None)
     if name is None:
         raise DataError(
@@ -154,7 +154,7 @@ def _refuse_repeats(path: Path, ids: Sequence[str], lines: Sequence[int]) -> Non
         if first.setdefault(run, line) != line:
             repeats.append(f"{run!r} at {first[run]} and {line}")
     if repeats:
-        raise DataError(f"{path}: ids that stand twice: {first_few(repeats)}; keep one row for each run")
+        raise DataError(f"{path}: repeated ids: {first_few(repeats)}; keep one row for each run")
 
 
 def _order(read: _Cells, ids: Sequence[str]) -> Array:
@@ -175,7 +175,7 @@ def _read(path: Path) -> _Cells:
     read = reader(path)
     twice = sorted({name for name in read.names if read.names.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: column names that stand twice: {first_few(map(repr, twice))}; rename or remove one")
+        raise DataError(f"{path}: repeated column names: {first_few(map(repr, twice))}; rename or remove one")
     if not len(read.lines):
         raise DataError(f"{path}: column names but no rows; every run is a row")
     return read

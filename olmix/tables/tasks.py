@@ -37,7 +37,7 @@ def tasks_of(
     """The swarm by tasks, with the runs that it sets aside for a metric that is used and missing.
 
     A group is one task, the mean of its metrics weighted by {metric: weight > 0}; a metric of no group is a task of
-    its own unless it is dropped, and tasks stand in the order of the columns, then of the groups. A dropped metric
+    its own unless it is dropped, and tasks come in the order of the columns, then of the groups. A dropped metric
     leaves its group too. Raises DataError for unknown names, a metric in two groups, a group that nothing is left of
     or that is called like a task, no task or run left, and metrics that are constant over the runs.
     """
