@@ -4,7 +4,8 @@ A temporary project with this repository's own dvc.yaml and stages, N domains of
 a proxy of one layer. Its accepted mixture is written by hand (the natural one), so that the first build prepares N
 domains and trains nothing. Then: `dvc repro` with nothing to do, and with the documents of one domain replaced, which
 trains the reduced swarm of 3 (2 + 1) = 9 proxies over the virtual domain and that one (fewer where two mixtures come
-to the same sequences). Medians of the repeats; every repeat of a change brings other documents.
+to the same sequences); and `olmix plan`
+beside the no-op. Medians of the repeats; every repeat of a change brings other documents.
 
 Each command of a stage is timed by a shim in front of `python`; what is left of `dvc repro` is DVC itself: starting,
 hashing, its lock file and its cache. "proxies" is the time of train and evaluate, "stages" that of all other stages,
@@ -17,6 +18,7 @@ nothing, which trains 3 (N + 1) proxies, or validation, which is switched off.
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import sys
 import tempfile
@@ -48,9 +50,10 @@ exit $code
 
 @dataclass(frozen=True)
 class Repro:
-    """Seconds of one `dvc repro`: all of it, and the commands of its stages by script."""
+    """Seconds of one command: all of it, its CPU time, and the commands of its stages by script."""
 
     seconds: float
+    cpu: float
     stages: dict[str, float]
     started: dict[str, int]
 
@@ -75,12 +78,12 @@ class Clock:
         shim.chmod(0o755)
         ENVIRONMENT["PATH"] = f"{folder}:{ENVIRONMENT['PATH']}"
 
-    def repro(self, *targets: str) -> tuple[Ran, Repro]:
-        """Run `dvc repro`."""
+    def run(self, *words: str) -> tuple[Ran, Repro]:
+        """Run a command."""
         self._log.write_text("")
-        begin = time.perf_counter()
-        ran = self._project.dvc("repro", *targets)
-        seconds = time.perf_counter() - begin
+        begin, used = time.perf_counter(), cpu_of_children()
+        ran = self._project.expect(*words)
+        seconds, cpu = time.perf_counter() - begin, cpu_of_children() - used
         stages: dict[str, float] = {}
         started: dict[str, int] = {}
         for line in self._log.read_text().splitlines():
@@ -88,7 +91,13 @@ class Clock:
             name = Path(script).stem
             stages[name] = stages.get(name, 0.0) + float(stopped) - float(began)
             started[name] = started.get(name, 0) + 1
-        return ran, Repro(seconds, stages, started)
+        return ran, Repro(seconds, cpu, stages, started)
+
+
+def cpu_of_children() -> float:
+    """CPU seconds of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def create(root: Path, domains: int) -> tuple[Project, list[str]]:
@@ -120,30 +129,36 @@ def accept_natural(project: Project) -> None:
     write_mixture(project.places.accepted, MixtureFile(Mixture(shares, dataset.tokenizer)), "Natural proportions.")
 
 
-def measure(domains: int, repeats: int, folder: Path) -> tuple[Repro, list[Repro], list[Repro]]:
-    """The first build, no-ops, and changes of one domain."""
+def measure(domains: int, repeats: int, folder: Path) -> tuple[Repro, list[Repro], list[Repro], list[Repro]]:
+    """The first build, no-ops, plans of it, and changes of one domain."""
     project, names = create(folder / "project", domains)
     clock = Clock(project, folder)
-    _, prepared = clock.repro("prepare")
+    _, prepared = clock.run("dvc", "repro", "prepare")
     accept_natural(project)
-    _, rest = clock.repro()
+    _, rest = clock.run("dvc", "repro")
     first = Repro(
-        prepared.seconds + rest.seconds, {**prepared.stages, **rest.stages}, {**prepared.started, **rest.started}
+        prepared.seconds + rest.seconds,
+        prepared.cpu + rest.cpu,
+        {**prepared.stages, **rest.stages},
+        {**prepared.started, **rest.started},
     )
     project.commit("built")
 
-    nothing, changed = [], []
+    nothing, planned, changed = [], [], []
     for _ in range(repeats):
-        ran, repro = clock.repro()
+        ran, repro = clock.run("dvc", "repro")
         assert not ran.stages, ran.stages
         nothing.append(repro)
+        ran, plan = clock.run("olmix", "plan")
+        assert "Nothing to do" in ran.out, ran.out
+        planned.append(plan)
     for version in range(1, repeats + 1):
         write_shards(project.root / f"data/{names[0]}", documents(names[0], DOCUMENTS, version))
-        ran, repro = clock.repro()
+        ran, repro = clock.run("dvc", "repro")
         assert ran.stages[:2] == [f"prepare@{names[0]}", "plan"], ran.stages
         assert ran.done("train"), ran.err
         changed.append(repro)
-    return first, nothing, changed
+    return first, nothing, planned, changed
 
 
 def middle(repros: list[Repro]) -> Repro:
@@ -153,11 +168,11 @@ def middle(repros: list[Repro]) -> Repro:
 
 
 def cells(repro: Repro) -> list[str]:
-    """Seconds: all, DVC itself with its share, stages, proxies."""
+    """Seconds: all, of CPU, DVC itself with its share, stages, proxies."""
     stages = sum(repro.stages.values()) - repro.proxies
     share = f"{repro.dvc:.1f} ({repro.dvc / repro.seconds:.0%})"
     prepared = str(repro.started.get("prepare", 0))
-    return [f"{repro.seconds:.1f}", share, f"{stages:.1f}", f"{repro.proxies:.1f}", prepared]
+    return [f"{repro.seconds:.1f}", f"{repro.cpu:.1f}", share, f"{stages:.1f}", f"{repro.proxies:.1f}", prepared]
 
 
 def main() -> None:
@@ -167,13 +182,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="repeats of the no-op and of the change")
     arguments = parser.parse_args()
 
-    table = Table("domains", "dvc repro", "all, s", "DVC itself, s", "stages, s", "proxies, s", "prepares")
+    table = Table("domains", "command", "all, s", "CPU, s", "DVC itself, s", "stages, s", "proxies, s", "prepares")
     for domains in arguments.domains:
         with tempfile.TemporaryDirectory() as folder:
-            first, nothing, changed = measure(domains, arguments.repeats, Path(folder))
-        table.add_row(str(domains), "first build, nothing trained", *cells(first))
-        table.add_row("", "nothing to do", *cells(middle(nothing)))
-        table.add_row("", "one domain changed, up to 9 proxies", *cells(middle(changed)), end_section=True)
+            first, nothing, planned, changed = measure(domains, arguments.repeats, Path(folder))
+        table.add_row(str(domains), "dvc repro: first build, no proxy", *cells(first))
+        table.add_row("", "dvc repro: nothing to do", *cells(middle(nothing)))
+        table.add_row("", "olmix plan: nothing to do", f"{middle(planned).seconds:.1f}", f"{middle(planned).cpu:.1f}")
+        table.add_row("", "dvc repro: one changed, 9 proxies", *cells(middle(changed)), end_section=True)
     Console(width=110).print(table)
 
 
