@@ -33,7 +33,7 @@ test: check
 check: lint types tests
 
 quick: lint types
-	pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	pytest -n logical --dist worksteal -m "not slow"
 
 lint: $(INSTALLED)
 	ruff check .

@@ -122,7 +122,7 @@ class _UniqueKeyLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeL
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             seen.add(key)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
@@ -157,5 +157,5 @@ def inside(root: Path, path: str, where: str) -> Path:
     if not path or candidate.is_absolute() or ".." in candidate.parts or "\0" in path:
         raise ConfigError(f"{where}: path {path!r} must be relative and stay inside the project")
     if not (root / candidate).resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"{where}: path {path!r} leads out of the project through a link")
+        raise ConfigError(f"{where}: path {path!r} is a link to a place outside the project")
     return root / candidate

@@ -41,8 +41,8 @@ def test_a_measured_loser_is_refused_and_the_winner_can_be_taken(proposed: Proje
     ran = proposed.command("olmix", "accept")
     assert ran.code == 1
     assert ran.err == (
-        "error: the proposal was measured 0.0350 ± 0.0050 bits per byte worse than the natural mixture: `olmix accept "
-        "--natural` takes that one, --anyway takes this one all the same\n"
+        "error: the proposal was measured 0.0350 ± 0.0050 bits per byte worse than the natural mixture: accept that "
+        "one with `olmix accept --natural`, or this one with --anyway\n"
     )
     assert proposed.outputs() == before
     assert "now holds the natural mixture" in proposed.olmix("accept", "--natural").out
@@ -97,7 +97,7 @@ def test_what_was_never_measured_is_refused(proposed: Project) -> None:
 def test_options_that_do_not_go(accepted: Project) -> None:
     assert "name one of them" in accepted.command("olmix", "accept", "--natural", "--carried").err
     ran = accepted.command("olmix", "accept", "--carried")
-    assert ran.err == "error: mixtures/accepted.yaml: holds no mixture that could be carried over to this dataset\n"
+    assert ran.err == "error: mixtures/accepted.yaml: has no mixture that can be carried over to this dataset\n"
 
 
 def test_baselines_are_within_the_limits() -> None:

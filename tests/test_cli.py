@@ -70,13 +70,11 @@ def test_a_revision_shows_what_was_measured_of_it_then(accepted: Project) -> Non
     assert measured in accepted.olmix("diff", "mixtures/proposed.yaml", "HEAD").out
     # Another mixture of that revision was not what was measured then.
     accepted.commit("moved by hand")
-    unmeasured = "No measurement is recorded in HEAD:mixtures/proposed.yaml.\n"
+    unmeasured = "HEAD:mixtures/proposed.yaml contains no measurement.\n"
     assert accepted.olmix("show", "HEAD").out.startswith(unmeasured)
     # Nothing is fetched: without the cache there is only what the file says.
     shutil.rmtree(accepted.root / ".dvc/cache")
-    assert accepted.olmix("show", "HEAD~1").out.startswith(
-        "No measurement is recorded in HEAD~1:mixtures/proposed.yaml"
-    )
+    assert accepted.olmix("show", "HEAD~1").out.startswith("HEAD~1:mixtures/proposed.yaml contains no measurement")
     assert accepted.olmix("show", "HEAD~1:mixtures/accepted.yaml").out.startswith("Measured, 2 fresh seeds: ")
 
 
@@ -130,7 +128,7 @@ def test_plan_says_that_another_tokeniser_revises_every_domain(accepted: Project
         (["diff", "nowhere"], "error: nowhere: neither a mixture file nor a git revision"),
         (["diff", "--", "--help"], "error: --help: neither a mixture file nor a git revision"),
         (["plan", "--dataset", "none.json"], "error: none.json: no such file"),
-        (["plan", "--runs-per-domain", "1"], "these options go with --dataset"),
+        (["plan", "--runs-per-domain", "1"], "these options need --dataset"),
         (["plot"], "No such command 'plot'"),
     ],
 )

@@ -241,7 +241,7 @@ def test_unknown_keys_of_a_file_come_with_a_close_one(swarm: Swarm) -> None:
     [
         ("- ratios.csv\n", "fit.yaml: holds list, not a mapping of options"),
         ("law: [\n", "fit.yaml:2: not valid YAML here: "),
-        ("runs: 12\nruns: 13\n", "fit.yaml:2: not valid YAML here: key 'runs' stands twice"),
+        ("runs: 12\nruns: 13\n", "fit.yaml:2: not valid YAML here: duplicate key 'runs'"),
         ("runs: many\n", "fit.yaml: runs: input should be a valid integer"),
         ("drop: python\n", "fit.yaml: drop: input should be a valid list"),
         ("groups: {exact: []}\n", "fit.yaml: groups.exact: "),
@@ -316,7 +316,7 @@ def test_options_that_cannot_be(swarm: Swarm, words: list[str], message: str) ->
         (["fit", *TABLES[:2], "--reference", "natural"], "olmix fit: priors: missing"),
         (["fit", "none.csv", "metrics.csv"], "none.csv: no such file"),
         (["fit", "ratios.csv", "none.csv"], "none.csv: no such file"),
-        (["fit", ".", "metrics.csv"], ".: results are read from .csv and .parquet files"),
+        (["fit", ".", "metrics.csv"], ".: tables must be .csv or .parquet files"),
         (["fit", "ratios.csv", "folder.csv"], "folder.csv: cannot be read: Is a directory"),
         (["fit", "metrics.csv", "ratios.csv"], "metrics.csv: run 'r"),
     ],

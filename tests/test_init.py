@@ -98,7 +98,8 @@ def test_a_project_is_not_laid_over_another(tmp_path: Path) -> None:
     ran = project.command("olmix", "init", "mixes", "--from", "corpora")
     assert (ran.code, ran.err) == (
         1,
-        "error: mixes/params.yaml: is there already; name another folder, or olmix init --upgrade for a project\n",
+        "error: mixes/params.yaml: already exists; choose another folder, or run `olmix init --upgrade` to upgrade a "
+        "project\n",
     )
     assert sorted(path.name for path in (tmp_path / "mixes").iterdir()) == ["params.yaml"]
 
@@ -106,12 +107,12 @@ def test_a_project_is_not_laid_over_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a/x.txt": "one"}, "a mixture needs two domains or more; name more folders: --from A --from B"),
-        ({"a/x.txt": "one", "b/y.txt": "two"}, "a: 1 documents; a text file is one document; give it 20 or more"),
-        ({"a/x.npy": "0", "b/y.txt": "two"}, "a: token ids, of which no task can be made; name a folder of text"),
-        ({"a/x.jsonl": '{"n": 1}\n', "b/y.txt": ""}, "a/x.jsonl: no field of its first document holds text"),
+        ({"a/x.txt": "one"}, "a mixture needs at least two domains; give more folders: --from A --from B"),
+        ({"a/x.txt": "one", "b/y.txt": "two"}, "a: only 1 document (a text file is one document); give it 20 or more"),
+        ({"a/x.npy": "0", "b/y.txt": "two"}, "a: token ids; tasks can only be made from text; give a folder of text"),
+        ({"a/x.jsonl": '{"n": 1}\n', "b/y.txt": ""}, "a/x.jsonl: the first document has no field with text"),
         ({"a/x.jsonl": "nonsense\n", "b/y.txt": ""}, "a/x.jsonl: not JSON: "),
-        ({"a/x.txt": "", "A/y.txt": ""}, "its name is no name of a domain, or another's; rename it"),
+        ({"a/x.txt": "", "A/y.txt": ""}, "no domain can be named after this folder: the name is taken, or"),
     ],
 )
 def test_what_is_no_corpus_is_said_before_anything_is_written(
@@ -167,7 +168,7 @@ def test_an_upgrade_replaces_what_olmix_wrote_and_says_what_was_edited(
     project.write("stages/train.py", edited.decode())
     said = project.olmix("init", "--upgrade").out
     assert "written: stages/keys.py" in said
-    assert "edited here, so left as they are: stages/train.py" in said
+    assert "left alone because they were edited: stages/train.py" in said
     assert "-# ours" in said
     assert (tmp_path / "stages/train.py").read_bytes() == edited
     project.olmix("init", "--upgrade", "--force")

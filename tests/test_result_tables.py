@@ -177,7 +177,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"folder\.csv: cannot be read: Is a directory$"):
         read_result_table(tmp_path / "folder.csv")
     assert refused(tmp_path, "x", "results.xlsx") == (
-        "results.xlsx: results are read from .csv and .parquet files, not '.xlsx'; convert it"
+        "results.xlsx: tables must be .csv or .parquet files, not '.xlsx'; convert it"
     )
     assert refused(tmp_path, "not parquet", "results.parquet").startswith(
         "results.parquet: not a Parquet file of text and numbers: "

@@ -61,7 +61,7 @@ def test_a_mixture_that_is_carried_over_claims_no_gap(tmp_path: Path) -> None:
     file = propose(make_plan(rest, Mixture(shares), Reuse()), None, {}, Target(1000, 4.0), 0.05)
     assert set(file.sections["certificate"]) == {"kl_to_natural"}
     write_mixture(tmp_path / "carried.yaml", file, HEADING)
-    assert shown(tmp_path, "carried.yaml").endswith("; nothing was solved\n")
+    assert shown(tmp_path, "carried.yaml").endswith("; carried over, not solved for\n")
 
 
 def test_a_mixture_by_hand_says_nothing_of_a_solver(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_file_that_records_its_measurement_shows_it(tmp_path: Path) -> None:
         "Measured, 3 fresh seeds: 2.4000 bits per byte",
         "  0.1000 better than the natural mixture (2.5000), +4.0%",
         "  0.0500 WORSE than the uniform mixture (2.3500), -2.1%",
-        "  neither better nor worse than the accepted mixture carried over: a proxy reads the same sequences",
+        "  equal to the accepted mixture carried over: proxies read the same sequences",
         "",
     ]
     errors = {"standard_error": 0.01, "gain_over_natural_standard_error": 0.02}
@@ -140,11 +140,11 @@ def test_only_the_projects_own_proposal_is_still_to_be_measured(tmp_path: Path) 
     by_hand(tmp_path, "mixtures/proposed.yaml")
     assert olmix(tmp_path, "show").out.startswith("Not measured yet: run dvc repro.\n")
     assert shown(tmp_path, "./mixtures/../mixtures/proposed.yaml").startswith("Not measured yet: run dvc repro.\n")
-    assert shown(tmp_path, by_hand(tmp_path)).startswith("No measurement is recorded in mine.yaml.\n")
+    assert shown(tmp_path, by_hand(tmp_path)).startswith("mine.yaml contains no measurement.\n")
     # A validation of nothing (validate.seeds: 0) is not one of every mixture.
     (tmp_path / "build").mkdir()
     (tmp_path / "build/validation.json").write_text("{}")
-    assert shown(tmp_path, "mine.yaml").startswith("No measurement is recorded in mine.yaml.\n")
+    assert shown(tmp_path, "mine.yaml").startswith("mine.yaml contains no measurement.\n")
 
 
 def test_the_validation_of_the_working_tree_counts_before_what_a_file_records(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def predicted(swarm: Swarm, a: str, b: str) -> tuple[str, bool]:
 
 OF_ONE_LAW = ("Predicted # -> # bits per byte", True)
 OF_TWO_LAWS = (
-    "Predicted # before and # after, bits per byte; each by its own law, so their difference says nothing",
+    "Predicted # before and # after, bits per byte; from different laws, so the difference means nothing",
     False,
 )
 
@@ -220,9 +220,9 @@ def test_the_predicted_gain_and_the_doubts_stand_under_the_prediction(tmp_path: 
             "Doubts about the prediction: none",
         ]),
         ({"gain": {"over": "carried", "bpb": 0.05, "standard_error": None, "low": None, "high": None},
-          "doubts": ["the gain may be 0", "it lies beyond the runs"]}, [
+          "doubts": ["the gain may be 0", "it is outside the mixtures that were tried"]}, [
             "Predicted gain over the accepted mixture carried over 0.0500", law,
-            "Doubts about the prediction: the gain may be 0, it lies beyond the runs",
+            "Doubts about the prediction: the gain may be 0, it is outside the mixtures that were tried",
         ]),
         ({}, [law]),  # a file of before these were written
     ):  # fmt: skip

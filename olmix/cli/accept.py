@@ -60,7 +60,7 @@ def _baseline(name: str, proposed: MixtureFile, params: Params) -> MixtureFile:
     caps, names = params.caps(plan.dataset), plan.dataset.names
     mixture = contenders(plan, proposed.mixture.weights, caps).get(name)
     if mixture is None:
-        raise PipelineError(f"{params.project.accepted}: holds no mixture that could be carried over to this dataset")
+        raise PipelineError(f"{params.project.accepted}: has no mixture that can be carried over to this dataset")
     rounded = quantise_within([mixture[domain] for domain in names], [caps[domain] for domain in names])
     weights = dict(zip(names, rounded.tolist(), strict=True))
     sections = {
@@ -76,7 +76,7 @@ def _require_best(name: str, validation: Mapping[str, Any]) -> None:
     if name not in validation:
         raise PipelineError(
             f"{LABELS[name]} was not measured (validate.seeds is 0, or proxies are trained elsewhere); "
-            "--anyway takes it all the same"
+            "accept it with --anyway"
         )
     ahead = {}
     for other in validation:
@@ -89,8 +89,8 @@ def _require_best(name: str, validation: Mapping[str, Any]) -> None:
         by = f"{ahead[best]['bpb']:.4f}" + (f" ± {error:.4f}" if error is not None else "")
         option = "" if best == PROPOSAL else f" --{best}"
         raise PipelineError(
-            f"{LABELS[name]} was measured {by} bits per byte worse than {LABELS[best]}: `olmix accept{option}` takes "
-            f"that one, --anyway takes this one all the same"
+            f"{LABELS[name]} was measured {by} bits per byte worse than {LABELS[best]}: accept that one with "
+            f"`olmix accept{option}`, or this one with --anyway"
         )
 
 

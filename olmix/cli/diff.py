@@ -76,7 +76,7 @@ def diff_text(a: MixtureFile, b: MixtureFile, names: tuple[str, str], validation
             f"Predicted {predicted['before']:.4f} -> {predicted['after']:.4f} bits per byte"
             if predicted["comparable"]
             else f"Predicted {predicted['before']:.4f} before and {predicted['after']:.4f} after, bits per byte; "
-            "each by its own law, so their difference says nothing"
+            "from different laws, so the difference means nothing"
         )
     return "\n".join(lines + measured_lines(b, validation))
 

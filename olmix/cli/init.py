@@ -87,7 +87,9 @@ def _require_room(project: Project) -> None:
     for path in (project.pipeline, project.params, project.root / "stages", project.root / "data"):
         if path.exists():
             raise ConfigError(
-                "is there already", file=path, way_out="name another folder, or olmix init --upgrade for a project"
+                "already exists",
+                file=path,
+                way_out="choose another folder, or run `olmix init --upgrade` to upgrade a project",
             )
 
 
@@ -102,10 +104,14 @@ def _named(sources: Sequence[Path]) -> dict[str, Path]:
         for folder in below if below and not files else [source]:
             name = _NOT_NAMES.sub("-", folder.resolve().name.lower()).strip("-_")[:64]
             if not name or name == "tasks" or name in domains:
-                raise DataError("its name is no name of a domain, or another's", file=folder, way_out="rename it")
+                raise DataError(
+                    "no domain can be named after this folder: the name is taken, or has no letter or digit",
+                    file=folder,
+                    way_out="rename it",
+                )
             domains[name] = folder
     if len(domains) < 2:
-        raise DataError("a mixture needs two domains or more", way_out="name more folders: --from A --from B")
+        raise DataError("a mixture needs at least two domains", way_out="give more folders: --from A --from B")
     return dict(sorted(domains.items()))
 
 
@@ -180,8 +186,8 @@ def _params_of(found: Mapping[str, Found], tokens: Mapping[str, int], gpus: int)
     blocks = {
         "domains": "# One entry a domain: its folder, and how to read it (docs/data.md).\ndomains:\n"
         + "".join(f"  {name}: {_flow(entry)}\n" for name, entry in domains.items()),
-        "descriptions": "# Cosmetic: what people call the domains. Nothing reads it but tables.\ndescriptions: {}\n",
-        "tokenizer": f"# Learnt from the domains; `olmix tokenizer --vocab N` learns another.\ntokenizer:\n"
+        "descriptions": "# Cosmetic: what people call the domains. Only tables show it.\ndescriptions: {}\n",
+        "tokenizer": f"# Learned from the domains; `olmix tokenizer --vocab N` learns another.\ntokenizer:\n"
         f"  path: tokenizers/tokenizer.json\n  end_of_document: {END}\n",
         "tasks": "# EDIT FIRST: what the mixture should be good at. These are held-out text of the domains;\n"
         '# better are tasks of your own, data/tasks/<task>.jsonl, lines of {"prompt": ..., "continuation": ...}.\n'
@@ -259,7 +265,7 @@ def _run(project: Project, *words: str) -> None:
     except FileNotFoundError:
         raise PipelineError(f"no program {words[0]}", way_out="install it") from None
     if ran.returncode:
-        lines = (ran.stderr or ran.stdout).strip().splitlines() or ["no word"]
+        lines = (ran.stderr or ran.stdout).strip().splitlines() or ["no message"]
         raise PipelineError(f"{' '.join(words[-3:])} failed: {lines[-1]}")
 
 
@@ -277,8 +283,8 @@ class Upgrade:
         lines = [f"written: {', '.join(self.written)}"] if self.written else []
         if self.edited:
             lines.append(
-                f"edited here, so left as they are: {', '.join(self.edited)}; make the changes above by hand, or "
-                "take all of them with --force"
+                f"left alone because they were edited: {', '.join(self.edited)}; apply the changes above by hand, or "
+                "overwrite them with --force"
             )
         return "\n".join([*parts, *lines]) or "up to date: nothing to write"
 

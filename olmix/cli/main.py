@@ -39,7 +39,7 @@ def cli(context: click.Context, root: Path) -> None:
 @click.option("--force", is_flag=True, help="With --upgrade: replace files that were edited, too.")
 @click.pass_obj
 def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], upgrade: bool, force: bool) -> int:
-    """Lay a project in DIR that runs at once: git, DVC, the pipeline, parameters, tasks and a tokeniser.
+    """Create a project in DIR that runs at once: git, DVC, the pipeline, parameters, tasks and a tokeniser.
 
     With --from it is made of your text: a domain a folder, its format found out, some documents of each held out as
     tasks; the folders themselves are only read. Without, it is the sample corpus, which is made of installed packages.
@@ -116,7 +116,7 @@ def plan(
         view = planning.from_files(project, dataset, accepted, **options)
     else:
         if any(options.values()):
-            raise click.UsageError("these options go with --dataset; in a project params.yaml decides")
+            raise click.UsageError("these options need --dataset; in a project, params.yaml decides")
         view = planning.from_project(project, accepted)
     _print(view.to_json() if as_json else view.to_text())
     return SOMETHING_TO_DO if exit_code and view.something_to_do else OK
@@ -153,7 +153,7 @@ def scan(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 @click.pass_obj
 def check(project: Project, /, names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
-    """Read every shard again, trust nothing, and say what is not as it was recorded and what that costs.
+    """Re-read every shard and report what no longer matches, and what that costs.
 
     Shards that are damaged, truncated, gone, or changed without a trace; shards and documents that are there twice,
     within a domain or in two; and text of the tasks that stands in a domain.

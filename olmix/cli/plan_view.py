@@ -106,7 +106,7 @@ class PlanView:
 
     def to_text(self) -> str:
         """The plan as lines for a terminal."""
-        return f"{self._plan_text()}\n{self.advice[:1].upper()}{self.advice[1:]}".rstrip()
+        return f"{self._plan_text()}\n{self.advice}".rstrip()
 
     def _plan_text(self) -> str:
         plan = self.plan
@@ -141,7 +141,7 @@ class PlanView:
 
     def _heading(self) -> str:
         if self.accepted:
-            return f"The data is that of {self.start}; this is the plan that it came from"
+            return f"The data has not changed since {self.start} was proposed; this is the plan that it came from"
         if not self.plan.base.domains:
             return "Plan for a first mixture" + (f" ({self.start} is empty)" if self.start else "")
         return f"Plan against {self.start}"
@@ -204,7 +204,9 @@ class PlanView:
         ]
         changes = ", ".join(counts) or "no change"
         if self.stale is not None and not self.stale:
-            return f"Summary: {changes}; nothing to run, the pipeline is up to date (olmix accept takes its proposal)"
+            return (
+                f"Summary: {changes}; nothing to run, the pipeline is up to date; `olmix accept` accepts the proposal"
+            )
         # Runs that are trained elsewhere are there when their metrics are: when evaluate has seen them.
         needs = {"swarm", "evaluate"} if self.external else {"swarm", "collapse", "train"}
         if self.stale and self.same_plan and not needs & set(self.stale):

@@ -54,7 +54,7 @@ def _gain_line(name: str, gain: float, error: float | None, baseline: float, sam
     if same:
         return f"  the same mixture as {LABELS[name]}"
     if gain == 0:  # runs of the same seeds differ in some digit unless they read the same
-        return f"  neither better nor worse than {LABELS[name]}: a proxy reads the same sequences"
+        return f"  equal to {LABELS[name]}: proxies read the same sequences"
     verb = "better" if gain >= 0 else "WORSE"
     return f"  {abs(gain):.4f}{_error(error)} {verb} than {LABELS[name]} ({baseline:.4f}), {gain / baseline:+.1%}"
 
@@ -62,7 +62,7 @@ def _gain_line(name: str, gain: float, error: float | None, baseline: float, sam
 def _unmeasured_line(named: Named, validation: Mapping[str, Any] | None) -> str:
     """Why nothing was measured of a mixture."""
     if not named.is_proposal:
-        return f"No measurement is recorded in {named.place}."
+        return f"{named.place} contains no measurement."
     params = None if validation is None else load_params(named.project)
     if params is None or params.validation_seeds():
         return "Not measured yet: run dvc repro."
@@ -126,7 +126,7 @@ def _solver(certificate: Mapping[str, Any]) -> str:
         return f"duality gap {certificate['gap']:.1e}"
     if "searched" in certificate:
         return f"searched for among {certificate['searched']:,} mixtures, no certificate"
-    return "nothing was solved"
+    return "carried over, not solved for"
 
 
 def trust_lines(trust: Mapping[str, Any]) -> list[str]:
@@ -146,7 +146,7 @@ def trust_lines(trust: Mapping[str, Any]) -> list[str]:
     if doubts is not None:
         lines.append(f"Doubts about the prediction: {', '.join(doubts) or 'none'}")
     elif trust["mirage"]:  # files from before doubts were listed
-        lines.append("Doubts about the prediction: it is better than any run by more than the error")
+        lines.append("Doubts about the prediction: the prediction beats every run by more than its error")
     return lines
 
 

@@ -33,8 +33,8 @@ VERSIONS = {
     "collapse": 1,
     "train": 1,
     "evaluate": 1,
-    "fit": 1,
-    "propose": 1,
+    "fit": 2,
+    "propose": 2,
     "validate": 1,
 }
 _PROXY = ("train", "evaluate", "validate")
@@ -161,9 +161,9 @@ class Stale:
             return ""
         kinds = ", ".join(sorted({stage.partition("@")[0] for stage in self.unseen}))
         why = (
-            f"this olmix computes {kinds} in another way than the one that made build/"
+            f"this version of olmix computes {kinds} differently from the one that wrote build/"
             if self.upgraded
-            else f"build/keys has other values for {kinds} than params.yaml, which DVC does not see, as after a merge"
+            else f"the keys in build/keys are out of date for {kinds}, which DVC cannot see (it happens after a merge)"
         )
         return f"{why}; to build again, {AGAIN}"
 
@@ -176,7 +176,7 @@ def stale(params: Params) -> Stale:
     path = params.project.pipeline
     declared = read_yaml(path) if path.exists() else {}
     if not isinstance(declared, dict) or STAGE not in (declared.get("stages") or {}):
-        raise PipelineError(f"{path}: no stage {STAGE!r}; take dvc.yaml and stages/ from this version of olmix")
+        raise PipelineError(f"{path}: no stage {STAGE!r}; run `olmix init --upgrade`")
     found = set(stale_stages(params.project.root))
     changed, upgraded = set(), False
     for stage, key in stage_keys(params).items():

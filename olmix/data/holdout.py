@@ -56,7 +56,9 @@ def find_domain(folder: Path) -> Found:
     shards = list_shards(folder, lambda target: True)
     if shards[0].kind.tokens:
         raise DataError(
-            "token ids, of which no task can be made", file=folder, way_out="name a folder of text, or see docs/data.md"
+            "token ids; tasks can only be made from text",
+            file=folder,
+            way_out="give a folder of text, or declare the domain by hand",
         )
     reading = Reading(text=_field_of(shards[0]))
     documents = size = 0
@@ -73,9 +75,9 @@ def find_domain(folder: Path) -> Found:
                 seen.discard(-heapq.heapreplace(lowest, -digest))
                 seen.add(digest)
     if documents < LEAST:
-        hint = "; a text file is one document" if shards[0].kind.name == "txt" else ""
+        hint = " (a text file is one document)" if shards[0].kind.name == "txt" else ""
         raise DataError(
-            f"{documents} documents{hint}",
+            f"only {documents} document{'s' * (documents != 1)}{hint}",
             file=folder,
             way_out=f"give it {LEAST} or more, so that some can be held out",
         )
@@ -126,7 +128,7 @@ def _field_of(shard: Shard) -> str:
         first = next(_rows(shard), {})
     texts = {name: value for name, value in first.items() if isinstance(value, str)} if isinstance(first, dict) else {}
     if not texts:
-        raise DataError("no field of its first document holds text", file=shard.place)
+        raise DataError("the first document has no field with text", file=shard.place)
     return next((name for name in FIELDS if name in texts), max(sorted(texts), key=lambda name: len(texts[name])))
 
 

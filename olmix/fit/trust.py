@@ -127,15 +127,16 @@ class Trust:
         gain = self.gain.value if self.gain is not None else 0.0
         others = [law.gain for law in self.laws if law.gain is not None]
         spread = max(gain, *others) - min(gain, *others) if others else 0.0
+        ranked, beyond = fit.scores.mean_spearman, self.leverage > self.largest_leverage
         asked = {
-            f"unseen runs are ranked at {fit.scores.mean_spearman:.2f}": not fit.scores.mean_spearman >= LEAST_RANK,
+            f"unseen runs are ranked poorly (Spearman {ranked:.2f})": not ranked >= LEAST_RANK,
             "the gain may be 0": self.gain is not None and self.gain.low <= 0,
-            f"other runs move it by {self.moved or 0:.2f}": (self.moved or 0.0) > MOST_MOVED,
-            "a law says that it loses": self.gain is not None and min(others, default=1.0) <= 0,
+            f"resampling the runs moves it by {self.moved or 0:.2f}": (self.moved or 0.0) > MOST_MOVED,
+            "another law predicts a loss": self.gain is not None and min(others, default=1.0) <= 0,
             f"the laws disagree by {spread:#.2g} on a gain of {gain:#.2g}": spread > max(gain, 0.0),
             "the runs cannot tell all domains apart": fit.design.rank < len(self.proposal.weights),
-            "it lies beyond the runs": self.leverage > self.largest_leverage or self.unsupported > MOST_OUTSIDE,
-            "it is better than any run by more than the error": self.mirage,
+            "it is outside the mixtures that were tried": beyond or self.unsupported > MOST_OUTSIDE,
+            "the prediction beats every run by more than its error": self.mirage,
         }
         return tuple(said for said, doubtful in asked.items() if doubtful)
 

@@ -171,7 +171,7 @@ def _order(read: _Cells, ids: Sequence[str]) -> Array:
 def _read(path: Path) -> _Cells:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: results are read from .csv and .parquet files, not {path.suffix!r}; convert it")
+        raise DataError(f"{path}: tables must be .csv or .parquet files, not {path.suffix!r}; convert it")
     read = reader(path)
     twice = sorted({name for name in read.names if read.names.count(name) > 1})
     if twice:
