@@ -53,7 +53,7 @@ def test_an_upgrade_is_said_refused_and_built_anew(accepted: Project, upgraded: 
     ) in ran.err
     accepted.write("mixtures/accepted.yaml", "domains: {}\n")
     assert accepted.command("olmix", "accept").err == (
-        "error: this olmix computes evaluate, train, validate in another way than the one that made build/; "
+        "error: this version of olmix computes evaluate, train, validate differently from the one that wrote build/; "
         "to build again, run dvc repro -f keys, then dvc repro\n"
     )
     accepted.dvc("repro", "-q", "-f", "keys")
