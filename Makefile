@@ -49,7 +49,7 @@ wheel:
 	$(PYTHON) scripts/try_wheel.py dist
 
 docs: $(INSTALLED)
-	python scripts/params_reference.py
+	python -m scripts.docs
 
 bench: $(INSTALLED)
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; python $$benchmark || exit 1; done

@@ -1,8 +1,7 @@
-"""Write docs/params.md from the models of params.yaml and runtime.yaml: `make docs`."""
+"""docs/params.md: every key of params.yaml and runtime.yaml, from the models that check them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,7 +10,6 @@ from pydantic_core import PydanticUndefined
 from olmix.config.params import COSMETIC, Params
 from olmix.config.runtime import Runtime
 
-OUTPUT = Path(__file__).parent.parent / "docs" / "params.md"
 HEAD = """# Reference of params.yaml and runtime.yaml
 
 Generated from the models that check the files (`make docs`); a test fails when the two differ.
@@ -60,7 +58,3 @@ def render() -> str:
     lines += ["## runtime.yaml", "", "Nothing here can change a result.", ""]
     lines += ["| key | default | what it is |", "|---|---|---|", *_rows(Runtime, ""), ""]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    OUTPUT.write_text(render())

@@ -160,12 +160,6 @@ def test_no_project_here_says_where_to_go(tmp_path: Path, monkeypatch: pytest.Mo
         load_params(HERE)
 
 
-def test_parameters_reference_is_what_the_models_say() -> None:
-    from scripts.params_reference import render
-
-    assert (REPOSITORY / "docs/params.md").read_text() == render()
-
-
 def test_defaults_are_spelt_out_in_the_sample() -> None:
     """Every section of the model stands in params.yaml: DVC can only watch a leaf that is there."""
     written = yaml.safe_load((REPOSITORY / HERE.params).read_text())

@@ -1,0 +1,20 @@
+"""Write every generated page of docs/ anew: `make docs`. A test fails where one is not what this writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts import commands_reference, params_reference
+
+REPOSITORY = Path(__file__).parent.parent
+GENERATED: dict[str, Callable[[], str]] = {
+    "docs/params.md": params_reference.render,
+    "docs/commands.md": commands_reference.render,
+}
+
+if __name__ == "__main__":
+    for name, render in GENERATED.items():
+        path = REPOSITORY / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render())
