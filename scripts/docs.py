@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts import commands_reference, params_reference
+from scripts import commands_reference, files_reference, params_reference
 
 REPOSITORY = Path(__file__).parent.parent
 GENERATED: dict[str, Callable[[], str]] = {
     "docs/params.md": params_reference.render,
     "docs/commands.md": commands_reference.render,
+    "docs/files.md": files_reference.render,
 }
 
 if __name__ == "__main__":
