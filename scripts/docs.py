@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from scripts import commands_reference, files_reference, params_reference
+from olmix.config.params import Params
+from olmix.config.runtime import Runtime
+from scripts import commands_reference, files_reference, params_reference, schemas
 
 REPOSITORY = Path(__file__).parent.parent
 GENERATED: dict[str, Callable[[], str]] = {
     "docs/params.md": params_reference.render,
     "docs/commands.md": commands_reference.render,
     "docs/files.md": files_reference.render,
+    "docs/schema/params.json": partial(schemas.render, Params, "params.yaml"),
+    "docs/schema/runtime.json": partial(schemas.render, Runtime, "runtime.yaml"),
 }
 
 if __name__ == "__main__":

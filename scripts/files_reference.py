@@ -16,7 +16,7 @@ HEAD = """# Reference of files
 Every field of the files that a person or a script reads. The tables are held against files that were really written
 by a test. `<domain>` stands for a name, `[]` for each element of a list. BPB is bits per byte, lower is better; a
 standard error is null where there is only one value, and so is in JSON what is not a number. A digest is hexadecimal.
-A field with *only* in front is left out otherwise.
+A field that is not always there says when it is.
 
 The tables that you write for `olmix fit` are described in [its guide](fit.md), the keys of params.yaml and
 runtime.yaml in [their reference](params.md), commands and exit codes in [theirs](commands.md).

@@ -15,6 +15,17 @@ HEAD = """# Reference of params.yaml and runtime.yaml
 Generated from the models that check the files (`make docs`); a test fails when the two differ.
 A count may be written as a number or as text with k, M, B or T behind it (`200k`, `1T`).
 An unknown key is an error. What has a default may be left out, but not a whole section: `dvc.yaml` names them all.
+
+An editor completes keys, explains them and marks mistakes as you type when the first line of params.yaml names its
+schema, and runtime.yaml's likewise: `# yaml-language-server: $schema=` and a path, relative to the file, or a URL. The
+schemas are [params.json](schema/params.json) and [runtime.json](schema/runtime.json); in a clone of olmix the line is
+
+```yaml
+# yaml-language-server: $schema=docs/schema/params.json
+```
+
+Visual Studio Code (with the YAML extension of Red Hat), Neovim and others that speak to yaml-language-server read it;
+to olmix it is a comment. Whatever takes a whole file to see, `olmix plan` says.
 """
 
 
@@ -33,7 +44,7 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     rows = []
     for name, field in model.model_fields.items():
         nested = _nested(field.annotation)
-        default = field.get_default(call_default_factory=True)
+        default = field.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, BaseModel) and nested is not None:
             rows += _rows(nested, f"{prefix}{name}.")
             continue

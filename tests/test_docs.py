@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import BaseModel
 
 from olmix.artifacts.mixture_file import read_mixture, write_mixture
+from olmix.config.fields import check
+from olmix.config.params import Params
+from olmix.config.runtime import Runtime
 from olmix.core.limits import Target
 from olmix.core.plan import Reuse, make_plan
+from olmix.errors import ConfigError
 from olmix.files import read_json, read_yaml
 from olmix.stages.propose import propose
 from scripts.docs import GENERATED
@@ -19,7 +27,24 @@ from tests.project import REPOSITORY, Project
 from tests.swarm_tables import Swarm
 from tests.test_mixture_file import DATASET, EMPTY, laws
 
+jsonschema = pytest.importorskip("jsonschema")
+
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def schema(name: str) -> Any:
+    content = read_json(REPOSITORY / f"docs/schema/{name}.json")
+    jsonschema.Draft202012Validator.check_schema(content)
+    return jsonschema.Draft202012Validator(content)
+
+
+def refusal(content: object, model: type[BaseModel]) -> ConfigError | None:
+    """What olmix says of the content of a file; None when it takes it."""
+    try:
+        check(Path("file.yaml"), content, model)
+    except ConfigError as error:
+        return error
+    return None
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -60,3 +85,62 @@ def test_the_fields_of_files_are_those_that_are_written(accepted_template: Proje
     }
     assert set(found) == set(FILES)
     assert [line for file, contents in found.items() for line in problems(file, contents)] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong"),
+    [
+        ("target.tokens", [8_000_000, "8M", "1.5B", "1e12", "1_000k", 1e9], [0, -1, "8 M", "M", "-8M", "8X", 1.5]),
+        ("proxy.tokens", ["5x", "0.5X", "200k", 8192], [0, "x", "5xx", "automatic", [5]]),
+        ("proxy.size", ["15m", {"layers": 1, "heads": 2, "width": 8, "hidden": 9}], ["15M", 15, {"layers": 1}]),
+        ("proxy.external", [True], ["true", 1]),
+        ("proxy.learning_rate", [1, 0.5], [0, "0.5"]),
+        ("proxy.layers", [], [2]),
+        ("swarm.concentration", [[1, 16], [0.5, 2.5]], [[1], [1, 2, 3], [0, 1], 1]),
+        ("swarm.runs_per_domain", [3, 1000], [0, 1001, 3.5]),
+        ("domains.py.tokens", ["1T", None], ["many"]),
+        ("domains.py.format", ["parquet", None], ["csv"]),
+        ("domains.py.dtype", ["uint16"], ["int8"]),
+        ("domains.py.where", [{"a": 1, "b": ["x", True]}, {}], [{"a": None}, {"a": []}, {"a": 1.5}, ["a"]]),
+        ("domains.py.where_not", [{"a": None, "b": ["x", None]}], [{"a": []}, {"a": {}}]),
+        ("domains.py.txt", [], ["text"]),
+        ("domains.New Name", [], [{"path": "data/new"}]),
+        ("descriptions.py", ["Python"], [3]),
+        ("sources", [{}, {"web": {"path": "x", "partition_by": "topic"}}], [None, {"web": {"path": "x"}}]),
+        ("tasks.families", [{"all": ["a:rc::olmes", "B.c"]}], [{}, {"all": ["a b"]}, {"A": ["a"]}]),
+        ("tokenizer.end_of_document", ["<end>", 256], [None, 1.5]),
+        ("fit.law", ["auto", "log-linear"], ["loglinear"]),
+        ("reuse.mode", ["none"], ["all", None]),
+        ("validate.seeds", [0], [-1]),
+    ],
+)  # fmt: skip
+def test_the_schema_of_params_accepts_what_olmix_accepts(key: str, right: list[object], wrong: list[object]) -> None:
+    validator = schema("params")
+    for value, valid in [*((value, True) for value in right), *((value, False) for value in wrong)]:
+        content = copy.deepcopy(read_yaml(REPOSITORY / "params.yaml"))
+        content["objective"]["weights"] = {}
+        *sections, last = key.split(".")
+        reduce(lambda at, name: at[name], sections, content)[last] = value
+        assert (refusal(content, Params) is None, validator.is_valid(content)) == (valid, valid), (key, value)
+
+
+@pytest.mark.parametrize(
+    ("content", "right"),
+    [
+        ({}, True),
+        ({"workers": 4, "device": "cuda:1", "flops_per_second": "250T"}, True),
+        ({"engine": "slurm", "slurm": {"partition": "gpu", "sbatch": ["--account=lm"]}}, True),
+        ({"workers": 0}, False),
+        ({"workers": "all"}, False),
+        ({"device": "gpu"}, False),
+        ({"slurm": {"gpu": 1}}, False),
+        ({"engine": "k8s"}, False),
+    ],
+)
+def test_the_schema_of_runtime_accepts_what_olmix_accepts(content: dict[str, object], right: bool) -> None:
+    assert (refusal(content, Runtime) is None, schema("runtime").is_valid(content)) == (right, right)
+
+
+def test_the_files_of_the_repository_are_valid_by_their_schemas() -> None:
+    for name in ("params", "runtime"):
+        assert list(schema(name).iter_errors(read_yaml(REPOSITORY / f"{name}.yaml"))) == []
