@@ -23,12 +23,18 @@ from olmix.files import read_json, read_yaml
 from olmix.stages.propose import propose
 from scripts.docs import GENERATED
 from scripts.files_reference import DIAGNOSTICS, FILES, MIXTURE, PLAN, VALIDATION, problems
+from scripts.markdown import broken_links
 from tests.project import REPOSITORY, Project
 from tests.swarm_tables import Swarm
 from tests.test_mixture_file import DATASET, EMPTY, laws
 
 jsonschema = pytest.importorskip("jsonschema")
 
+PAGES = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for pattern in ("*.md", "docs/**/*.md", "external/*.md")
+    for path in REPOSITORY.glob(pattern)
+)
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -144,3 +150,23 @@ def test_the_schema_of_runtime_accepts_what_olmix_accepts(content: dict[str, obj
 def test_the_files_of_the_repository_are_valid_by_their_schemas() -> None:
     for name in ("params", "runtime"):
         assert list(schema(name).iter_errors(read_yaml(REPOSITORY / f"{name}.yaml"))) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    assert list(broken_links(REPOSITORY / page)) == []
+
+
+def test_a_link_that_leads_nowhere_is_named_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# `olmix plan`, a (b)\n## Twice\n## Twice\n```\n# no heading\n```\n")
+    links = ["other.md#olmix-plan-a-b", "other.md#twice-1", "other.md", "https://example.org/x#y", "#here"]
+    wrong = ["other.md#twice-2", "gone.md", "other.md#no-heading", "#there"]
+    # The brackets of a text may begin on the line before.
+    text = "".join(f"link]({link})\n" for link in [*links, *wrong]) + "# Here\n```\n[code](gone.md)\n```\n`[x](y)`\n"
+    (tmp_path / "page.md").write_text(text)
+    assert [line.removeprefix(f"{tmp_path}/page.md:") for line in broken_links(tmp_path / "page.md")] == [
+        "6: other.md#twice-2: no such heading",
+        "7: gone.md: no such file",
+        "8: other.md#no-heading: no such heading",
+        "9: #there: no such heading",
+    ]
