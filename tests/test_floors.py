@@ -38,7 +38,7 @@ ORDER = [
 MODULES = sorted([*(REPOSITORY / "olmix").rglob("*.py"), *(REPOSITORY / "stages").glob("*.py")])
 HEAVY = {
     "torch": "olmix.proxy",
-    "dvc": "olmix.pipeline",
+    "dvc": "olmix.pipeline.dvc_internals",
     "tokenizers": "olmix.data",
     "fsspec": "olmix.data.shards",
     "msgspec": "olmix.data.jsonl",

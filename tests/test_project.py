@@ -27,6 +27,11 @@ def test_a_command_works_from_elsewhere_as_it_does_inside(accepted: Project) -> 
         inside, outside = accepted.olmix(*words), elsewhere.olmix("-C", folder, *words)
         assert outside.out.replace(f"{folder}/", "") == inside.out, words
     assert sorted(path.name for path in elsewhere.root.iterdir()) == [folder], "nothing is left outside the project"
+    # What is to run is named as it is inside, too.
+    params = accepted.params
+    params["solve"]["kl"] = 0.1
+    accepted.params = params
+    assert elsewhere.olmix("-C", folder, "plan", "--json").out == accepted.olmix("plan", "--json").out
     ran = elsewhere.command("olmix", "-C", "nowhere", "plan")
     assert (ran.code, ran.err.strip()) == (
         1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import logging
 import multiprocessing
@@ -23,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmix.pipeline import NO_REMOTE, RunCache
+from olmix.pipeline import NO_REMOTE, RunCache, dvc_internals
 from olmix.pipeline.answers import Asking, Silence
 from olmix.pipeline.entry_files import Refused, Stored, entry_file, key_of, read_entry_file
 from olmix.runs.sharing import Candidate, Entry
@@ -263,6 +264,19 @@ def test_storing_again_changes_nothing(project: Clone) -> None:
 
 
 # What DVC makes of it
+
+
+def test_dvc_has_every_internal_name_that_is_used(project: Clone) -> None:
+    for module, names in dvc_internals.INTERNAL.items():
+        for name in names:
+            found = importlib.import_module(module)
+            for part in name.split("."):
+                assert hasattr(found, part), f"{module}: {name}"
+                found = getattr(found, part)
+    stores = dvc_internals.stores_of(project.root)
+    for name in dvc_internals.OF_STORES:
+        assert hasattr(stores.files, name), name
+        assert hasattr(stores.entries, name), name
 
 
 def test_dvc_has_the_same_names_and_restores_the_files(project: Clone) -> None:
@@ -631,7 +645,7 @@ def test_another_dvc_whose_internals_differ(colleague: tuple[Clone, Path], monke
     cache = clone.cache()
     cache.store([ONE])
     assert cache.find([ONE]) == {}
-    _one_line(clone.said, "the run-cache of DVC 3.", "TypeError", "install dvc>=3.60,<4")
+    _one_line(clone.said, "the run-cache of DVC 3.", "TypeError", "install dvc>=3.66,<4")
 
 
 # Many at once

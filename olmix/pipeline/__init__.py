@@ -1,7 +1,6 @@
 """The DVC pipeline as olmix sees it: what is stale, where links may lead, and the run-cache. Only here is dvc imported.
 
-It gives up what DVC keeps to itself: `status`, `history` and `links` ask DVC's library, and `run_cache` alone reaches
-into its internals, so that another DVC can break one file.
+`dvc_internals` is the one module that imports dvc and lists what it uses, so that another DVC can break one file.
 """
 
 from olmix.pipeline.history import output_at

@@ -9,17 +9,15 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from olmix.pipeline import dvc_internals
+
 
 @functools.cache
 def cache_folder(root: Path) -> Path | None:
-    """DVC's cache, which may lie outside the project (a team's shared disk), or None without DVC."""
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
-
+    """DVC's cache, which may be outside the project (a team's shared disk), or None without a DVC project."""
     try:
-        with Repo(str(root)) as repo:
-            return Path(repo.cache.local.path).resolve()
-    except NotDvcRepoError:
+        return dvc_internals.cache_folder(root)
+    except dvc_internals.NoProjectError:
         return None
 
 

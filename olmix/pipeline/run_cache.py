@@ -173,7 +173,7 @@ class RunCache:
         except Exception as error:  # internals of a DVC that is not the one this was written for
             _log.debug("the run-cache of DVC", exc_info=True)
             what = f"the run-cache of DVC {_dvc_version()} cannot be used: {type(error).__name__}: {reason(error)}"
-            self._tell(Trouble("internals", f"{what}; {follows}; install dvc>=3.60,<4"))
+            self._tell(Trouble("internals", f"{what}; {follows}; install dvc>=3.66,<4"))
 
     def _tell(self, trouble: Trouble) -> None:
         if trouble.kind not in self._told:

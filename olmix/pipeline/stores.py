@@ -1,9 +1,8 @@
 """DVC's local cache and default remote, as far as the run-cache needs them: entries, the objects that they name.
 
-All that is internal to DVC, and may change between its versions, is in this module. Entries are written without a
-stage: DVC's own way takes 9 ms an entry and the repository's lock, and refuses paths that `.dvcignore` names. Given up:
-links instead of copies (an object is a copy of its file), and the flush to the disk that the journal pays for: what a
-power cut leaves is found out by its hash.
+Entries are written without a stage: DVC's own way takes 9 ms an entry and the repository's lock, and refuses paths that
+`.dvcignore` names. Given up: links instead of copies (an object is a copy of its file), and the flush to the disk that
+the journal pays for: what a power cut leaves is found out by its hash.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from olmix.files import TEMPORARY
+from olmix.pipeline import dvc_internals
 from olmix.pipeline.entry_files import NAME, EntryFile, LockHash, Refused, Stored, entry_file, key_of, read_entry_file
 from olmix.runs.sharing import Candidate, Entry
 
@@ -121,20 +121,13 @@ class LocalCache:
     def open(cls, root: Path) -> LocalCache:
         """The cache of the project at `root`; no lock is taken. Raises Trouble."""
         try:
-            from dvc.exceptions import DvcException, NotDvcRepoError
-            from dvc.repo import Repo
-            from dvc.stage.cache import _get_cache_hash
-
-            for name in ("dvc", "dvc_data", "dvc_objects"):
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-            with Repo(str(root)) as repo:
-                cache = cls(repo.cache.local, repo.cache.legacy, repo.config, lambda form: str(_get_cache_hash(form)))
-            if not NAME.fullmatch(cache.lock_hash({"cmd": "", "outs": []})):
-                raise TypeError("its hash of a stage has another form")
-        except NotDvcRepoError:
+            cache = cls(*dvc_internals.stores_of(root))
+        except dvc_internals.NoProjectError:
             raise Trouble("project", f"no DVC project here: {HERE_ONLY}; run git init and dvc init") from None
-        except (DvcException, OSError) as error:
+        except dvc_internals.BrokenProjectError as error:
             raise Trouble("project", f"DVC cannot open this project: {reason(error)}; {HERE_ONLY}") from error
+        if not NAME.fullmatch(cache.lock_hash({"cmd": "", "outs": []})):
+            raise TypeError("DVC hashes stages differently")
         return cache
 
     def object_path(self, md5: str) -> str:
@@ -244,15 +237,12 @@ class LocalCache:
 
     def remote(self) -> Remote:
         """The default remote, which is not asked anything yet; raises Trouble, or what DVC raises."""
-        from dvc.fs import get_cloud_fs
-        from dvc.fs.callbacks import Callback
-
         name = self.config["core"].get("remote")
         if not name:
             raise Trouble(NO_REMOTE, f"no default DVC remote: {NOT_LOOKED_UP}; add one with dvc remote add -d")
-        kind, settings, path = get_cloud_fs(self.config, name=name)
+        kind, settings, path, callback = dvc_internals.remote_of(self.config, name)
         if kind.protocol in ("http", "https"):
             raise Trouble("http", f"DVC remote {name!r}: HTTP remotes have no run-cache; {NOT_LOOKED_UP}")
         if settings.get("worktree") or settings.get("version_aware"):
             raise Trouble("versioned", f"DVC remote {name!r}: versioned remotes have no run-cache; {NOT_LOOKED_UP}")
-        return Remote(name, kind(**settings), path, Callback)
+        return Remote(name, kind(**settings), path, callback)
