@@ -1,8 +1,8 @@
 """All of DVC that olmix uses from Python. Another DVC can break this file, and no other.
 
 `dvc.repo.Repo` and `dvc.exceptions` are what DVC's own documentation builds on. Everything else is internal to DVC, and
-listed in INTERNAL and OF_STORES, which a test resolves; CI runs it with the oldest and the newest DVC of pyproject.toml.
-Besides names, olmix relies on two layouts: `files/md5/<2>/<30>` for objects, and `runs/<2>/<key>/<value>` for entries of
+listed in INTERNAL and OF_STORES, which a test resolves: CI, with the oldest and the newest DVC of pyproject.toml.
+Besides, olmix relies on two layouts: `files/md5/<2>/<30>` for objects, and `runs/<2>/<key>/<value>` for entries of
 the run-cache, which have the form of a stage in `dvc.lock` (`entry_files.py`).
 """
 
