@@ -75,7 +75,7 @@ def init(project: Project, sources: Sequence[Path], report: Report) -> Laid:
 
 def managed_files() -> dict[str, bytes]:
     """The files of a project that follow olmix's version, by path: `olmix init --upgrade` keeps them current."""
-    files = {"dvc.yaml": (TEMPLATE / "dvc.yaml").read_bytes()}
+    files = {"dvc.yaml": (TEMPLATE / "pipeline.yaml").read_bytes()}
     for path in sorted(STAGES.glob("[!_]*.py")):
         doc = ast.get_docstring(ast.parse(path.read_text()))
         script = f'"""{doc}"""\n\nfrom olmix.stages.{path.stem} import main\n\nif __name__ == "__main__":\n    main()\n'
