@@ -13,7 +13,7 @@ DATA := cpp docs doctest junk math py story tasks tokenizer
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: install demo test check quick lint types tests wheel docs bench clean
+.PHONY: install demo test check quick lint types tests wheel docs docs-output bench clean
 
 install: $(INSTALLED)
 
@@ -50,6 +50,9 @@ wheel:
 
 docs: $(INSTALLED)
 	python -m scripts.docs
+
+docs-output: demo
+	OLMIX_DEMO=$(CURDIR) python -m scripts.outputs
 
 bench: $(INSTALLED)
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; python $$benchmark || exit 1; done

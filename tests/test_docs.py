@@ -24,6 +24,9 @@ from olmix.stages.propose import propose
 from scripts.docs import GENERATED
 from scripts.files_reference import DIAGNOSTICS, FILES, MIXTURE, PLAN, VALIDATION, problems
 from scripts.markdown import broken_links
+from scripts.outputs import PAGES as WITH_OUTPUT
+from scripts.outputs import OutputError, Session, at_hand, blocks, difference, masked, outputs, rewritten
+from scripts.words import names_on, unsaid
 from tests.project import REPOSITORY, Project
 from tests.swarm_tables import Swarm
 from tests.test_mixture_file import DATASET, EMPTY, laws
@@ -170,3 +173,145 @@ def test_a_link_that_leads_nowhere_is_named_by_its_line(tmp_path: Path) -> None:
         "8: other.md#no-heading: no such heading",
         "9: #there: no such heading",
     ]
+
+
+# Printed output
+
+
+@pytest.mark.parametrize("page", WITH_OUTPUT)
+def test_a_block_of_output_is_what_its_command_prints(
+    page: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    text = (REPOSITORY / page).read_text()
+    used = {block.project.partition("/")[0] for block in blocks(text, page)}
+    ready = {"small": request.getfixturevalue("accepted_template").root} if "small" in used else {}
+    told = [difference(block, now) for block, now in outputs(text, page, Session(tmp_path, ready))]
+    assert not any(told), "\n".join(told)
+
+
+@pytest.mark.parametrize("page", WITH_OUTPUT)
+def test_the_output_on_a_page_is_in_words_of_olmix(page: str) -> None:
+    text = (REPOSITORY / page).read_text()
+    told = [line for block in blocks(text, page) for line in unsaid(block, names_on(text))]
+    assert not told, "\n".join([*told, "make docs-output writes blocks anew that are marked as output of a command"])
+
+
+MARKED = """# A page
+
+<!-- output: new: ls mixtures -->
+```
+$ ls mixtures
+accepted.yaml
+```
+
+<!-- run: new: echo {} > mixtures/mine.yaml -->
+Then
+<!-- run: new -->
+```
+rm mixtures/accepted.yaml
+```
+<!-- output: new: ls mixtures -->
+```
+accepted.yaml
+```
+<!-- output: new/other: ls mixtures; seq 4 -->
+```
+...
+4
+```
+<!-- output: new: seq 9 -->
+```
+0
+...
+5
+6
+...
+9
+```
+"""
+
+
+def test_blocks_are_written_anew_in_the_order_of_the_page(tmp_path: Path) -> None:
+    told = [difference(block, now) for block, now in outputs(MARKED, "page.md", Session(tmp_path / "a"))]
+    assert told[0] == told[2] == ""
+    assert told[1].splitlines() == [
+        "page.md:15: `ls mixtures` prints otherwise now; make docs-output writes the block anew",
+        "  page.md:17: - accepted.yaml",
+        "  + mine.yaml",
+    ]
+    again = rewritten(MARKED, "page.md", Session(tmp_path / "b"))
+    assert again == MARKED.replace("-->\n```\naccepted.yaml", "-->\n```\nmine.yaml").replace("0\n...", "1\n...")
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("<!-- output: new -->\n```\n```", "not a marker"),
+        ("<!-- output new: ls -->\n```\n```", "not a marker"),
+        ("<!-- output: old: ls -->\n```\n```", "no project 'old'"),
+        ("<!-- output: new: ls -->\n\n```\n```", "no fenced block on the next line"),
+        ("<!-- run: new -->", "no fenced block on the next line"),
+    ],
+)
+def test_a_marker_that_is_none_is_an_error(marker: str, message: str) -> None:
+    with pytest.raises(OutputError, match=f"^page.md:2: {message}"):
+        list(blocks(f"# A page\n{marker}\n", "page.md"))
+
+
+def test_a_command_out_of_sight_that_fails_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"page\.md:1: false: ended with 1"):
+        list(outputs("<!-- run: new: false -->\n", "page.md", Session(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Time: 33 s + 44 s, at 47.3 GFLOP/s", "Time: 2 min + 5 h, at 1.25 TFLOP/s"),
+        ("web  0.1525  +0.0163  1,276  +████", "web      0.9   -0.2    12,767  -█"),
+        ("dataset: bee92ac399dc5543, gap 1.0e-12, +4.2%", "dataset: 5abe30b9f12a6d70, gap 3e-9, -11%"),
+    ],
+)
+def test_what_depends_on_the_machine_is_masked(one: str, other: str) -> None:
+    assert masked(one) == masked(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Runs: 9 in the swarm", "Runs: 24 in the swarm"),
+        ("0.0943 better", "0.0943 WORSE"),
+        ("~ web  revised", "+ web  revised"),
+        ("1 binds", "none binds"),
+    ],
+)
+def test_what_does_not_is_compared(one: str, other: str) -> None:
+    assert masked(one) != masked(other)
+
+
+def test_words_that_olmix_does_not_say_are_named_with_their_line() -> None:
+    text = """
+<!-- words: forum -->
+```
+Runs: 9 in the swarm (24 without reuse), 12 to validate the proposal; 0 of the swarm's 9 are already trained
+  ~ forum  revised, 1,276,686 -> 852,743 tokens
+  ~ story  reworked, 1,276,686 -> 852,743 tokens
+Measured, 3 fresh seeds: 2.4190 bits per byte ± 0.0054
+Measured, 3 fresh seeds: 2.4190 bytes per bit ± 0.0054
+```
+"""
+    told = [line for block in blocks(text, "page.md") for line in unsaid(block, names_on(text))]
+    assert [line.partition(" any more")[0] for line in told] == [
+        "page.md:6: olmix does not say 'reworked,'",
+        "page.md:8: olmix does not say 'bytes per bit ±'",
+    ]
+
+
+def test_the_demo_is_used_where_one_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("OLMIX_DEMO", raising=False)
+    page = "<!-- output: demo: ls -->\n```\nold\n```\n"
+    assert not at_hand("demo/second")
+    assert rewritten(page, "page.md", Session(tmp_path / "a")) == page
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/new").touch()
+    monkeypatch.setenv("OLMIX_DEMO", str(tmp_path / "demo"))
+    assert rewritten(page, "page.md", Session(tmp_path / "b")) == page.replace("old", "new")
