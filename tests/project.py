@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -75,6 +76,12 @@ def write_task(path: Path, texts: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"prompt": text[: len(text) // 2], "continuation": text[len(text) // 2 :]} for text in texts]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run_stage(name: str, project: Places) -> None:
+    """Run a stage of a project in this process; `prepare` reads DVC_STAGE."""
+    module = importlib.import_module(f"olmix.stages.{name}")
+    getattr(module, {"propose": "propose_mixture"}.get(name, name))(project)
 
 
 class Ran:

@@ -9,7 +9,6 @@ among them, `dvc repro` itself is run with a warm cache (OLMIX_LEAVES=all: for e
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ import pytest
 from olmix.config.params import COSMETIC
 from olmix.core.seeds import generator
 from olmix.files import read_yaml
-from tests.project import Project, documents, write_task
+from tests.project import HERE, Project, documents, run_stage, write_task
 
 # Another value for every leaf; with it, how far a build can go: to a stage, or (None) nowhere. Where users can choose
 # keys there are those that DVC's run-cache leaves out of mappings: size and nfiles.
@@ -204,7 +203,7 @@ def from_nothing(project: Project, root: Path, last: str, monkeypatch: pytest.Mo
         patch.chdir(root)
         for stage in stages_of(Project(root)):
             patch.setenv("DVC_STAGE", stage)
-            importlib.import_module(f"stages.{'prepare' if '@' in stage else stage}").main()
+            run_stage("prepare" if "@" in stage else stage, HERE)
             if stage == last:
                 break
     return Project(root)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
 
-from olmix.project import Project as Places
-from tests.project import DOMAINS, Project
+from tests.project import DOMAINS, Project, run_stage
 
 
 def test_a_command_works_from_elsewhere_as_it_does_inside(accepted: Project) -> None:
@@ -54,13 +52,11 @@ def test_two_projects_in_one_process(accepted: Project, tmp_path: Path, monkeypa
                 (project.root / path).unlink()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    stages = ["keys", "prepare", "plan", "swarm", "collapse", "train", "evaluate", "fit", "propose_mixture", "validate"]
-    for stage in stages:
-        run = getattr(importlib.import_module(f"olmix.stages.{stage.removesuffix('_mixture')}"), stage)
+    for stage in ("keys", "prepare", "plan", "swarm", "collapse", "train", "evaluate", "fit", "propose", "validate"):
         for name in DOMAINS if stage == "prepare" else [""]:
             monkeypatch.setenv("DVC_STAGE", f"prepare@{name}")
             for project in (accepted, other):
-                run(Places(project.root))
+                run_stage(stage, project.places)
     assert accepted.outputs() == built
     assert other.outputs() == rebuilt
     assert not any((tmp_path / "elsewhere").iterdir())
