@@ -205,19 +205,19 @@ DOCS = [[1, 2, 3], [4, 5]]
 @pytest.mark.parametrize(
     ("layout", "damage", "reading", "message"),
     [
-        ("raw uint16", None, READING, r"a\.npy: raw token ids, whose dtype no header says; set params\.yaml: domains"),
+        ("raw uint16", None, READING, r"a\.npy: dtype: raw token ids, whose dtype no header says; set it to uint16"),
         (
             "raw uint32",
             lambda p: write_raw(p, [list(range(70))], END, "<u4"),
             U2,
-            r"a\.npy: every second id is 0, as of 32",
+            r"a\.npy: dtype: every second id is 0, as in 32",
         ),
-        ("raw uint16", lambda p: cut(p, 9), U2, r"a\.npy: 9 bytes are not whole ids of 2 bytes; truncated"),
+        ("raw uint16", lambda p: cut(p, 9), U2, r"a\.npy: 9 bytes are not whole ids of 2 bytes: truncated"),
         (
             "raw uint16",
             lambda p: change(p, 4, b"\xff\xff"),
             U2,
-            r"a\.npy: token id 65535 at position 2 \(byte 4\), and the vocabulary has 1,000; wrong dtype",
+            r"a\.npy: token id 65535 at position 2 \(byte 4\), and the vocabulary has 1,000: wrong dtype",
         ),
         ("raw uint16", None, Reading(dtype="uint16"), r"a\.npy: no end-of-document id is known; set params\.yaml"),
         (
@@ -240,7 +240,7 @@ DOCS = [[1, 2, 3], [4, 5]]
         ("npy", lambda p: npy(p, "-" * 9000 + "1"), READING, r"a\.npy: not a valid npy header: "),
         ("npy", lambda p: npy(p, "1+" * 4000 + "1"), READING, r"a\.npy: not a valid npy header: "),
         ("npy", lambda p: change(p, 6, b"\3"), READING, r"a\.npy: not a valid npy header: version 3, and versions 1"),
-        ("npy", None, U2, r"a\.npy: holds uint32, and params\.yaml: domains\.<name>\.dtype says uint16; remove"),
+        ("npy", None, U2, r"a\.npy: dtype: uint16, and the shard's header says uint32; remove"),
         (
             "npy, big-endian",
             lambda p: np.save(p, np.array([1, -1])),
@@ -278,10 +278,10 @@ DOCS = [[1, 2, 3], [4, 5]]
             READING,
             r"a\.idx: its document index does not go from 0 to 2",
         ),
-        ("megatron", None, U4, r"a\.bin: holds uint16, and params\.yaml: domains\.<name>\.dtype says uint32"),
-        ("datatrove", lambda p: cut(p, 8), READING, r"a\.ds: truncated: 8 of 14 bytes, by its index; wrong dtype or"),
+        ("megatron", None, U4, r"a\.bin: dtype: uint32, and the shard's header says uint16"),
+        ("datatrove", lambda p: cut(p, 8), READING, r"a\.ds: truncated: 8 of 14 bytes, by its index: wrong dtype or"),
         ("datatrove", lambda p: p.write_bytes(bytes(16)), READING, r"a\.ds: 16 bytes where 14 should be, by its ind"),
-        ("datatrove", None, U4, r"a\.ds: truncated: 14 of 28 bytes, by its index; wrong dtype"),
+        ("datatrove", None, U4, r"a\.ds: truncated: 14 of 28 bytes, by its index: wrong dtype"),
         ("datatrove", lambda p: cut(p.with_name("a.ds.index"), 11), READING, r"a\.ds\.index: 11 bytes are not whole"),
         (
             "datatrove",

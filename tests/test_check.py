@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from olmix.cli.check import Checked, check
+from olmix.cli.check import CheckResult, check
 from olmix.cli.scan import scan_entries
 from olmix.config.params import load_params
-from olmix.data import examine as examine_module
-from olmix.data import parallel
-from olmix.data.examine import Bound, copies, examine
+from olmix.data import audit, parallel
+from olmix.data.audit import Bound, audit_shards, copies
 from olmix.data.manifest import prepare
 from olmix.data.parallel import Readers
 from olmix.data.reading import Reading
@@ -59,7 +58,7 @@ def prepare_all() -> None:
         )
 
 
-def found(checked: Checked) -> list[tuple[str, str, str]]:
+def found(checked: CheckResult) -> list[tuple[str, str, str]]:
     return [(finding.severity, finding.kind, finding.domain) for finding in checked.findings]
 
 
@@ -195,7 +194,7 @@ def test_shards_that_only_moved_are_a_warning_and_other_settings_say_so(project:
     project.params = params
     checked = check(HERE, ["web"], 1)
     assert found(checked) == [("error", "unreadable", "web")]
-    assert "was scanned with other settings than params.yaml: domains.web now has" in checked.to_text()
+    assert "was scanned with other settings than params.yaml now has" in checked.to_text()
 
 
 def test_token_arrays_say_that_they_are_not_searched(project: Project) -> None:
@@ -228,7 +227,7 @@ def test_topics_are_domains_to_the_check(project: Project) -> None:
 
 
 def test_estimates_are_near_and_do_not_depend_on_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine_module, "MOST", 4_000)
+    monkeypatch.setattr(audit, "MOST", 4_000)
     texts = {"a": [f"{k}" for k in range(10_000)], "b": [f"{k}" for k in range(5_000, 20_000)]}
     texts["a"] += texts["a"][:2_000]
     for name, lines in texts.items():
@@ -238,7 +237,7 @@ def test_estimates_are_near_and_do_not_depend_on_the_order(tmp_path: Path, monke
         bound, hashes = Bound(4_000), {}
         for name in order:
             shards = list_shards(tmp_path / name, lambda _: True)
-            hashes[name] = examine(shards, Reading(), [], bound, Readers(1), silent)[1].hashes[""]
+            hashes[name] = audit_shards(shards, Reading(), [], bound, Readers(1), silent)[1].hashes[""]
         assert bound.of == 8
         results.append(copies(hashes, bound.value))  # type: ignore[arg-type]
     assert results[0] == results[1]
@@ -251,11 +250,11 @@ def test_estimates_are_near_and_do_not_depend_on_the_order(tmp_path: Path, monke
 def test_processes_examine_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shards(tmp_path / "a", [f"text {k} é " + "x" * 60 for k in range(300)], 3)
     shards = list_shards(tmp_path / "a", lambda _: True)
-    alone = examine(shards, Reading(), ["text 7 é"], Bound(), Readers(1), silent)
+    alone = audit_shards(shards, Reading(), ["text 7 é"], Bound(), Readers(1), silent)
     monkeypatch.setattr(parallel, "ALONE", 0)
     monkeypatch.setattr(parallel, "PIECE", 2_000)
     with Readers(2) as readers:
-        together = examine(shards, Reading(), ["text 7 é"], Bound(), readers, silent)
+        together = audit_shards(shards, Reading(), ["text 7 é"], Bound(), readers, silent)
     assert alone[1].content == together[1].content
     assert alone[1].passages == together[1].passages == {"": {0: 1}}
     sort = [np.sort(np.concatenate(whole.hashes[""])) for whole in (alone[1], together[1])]

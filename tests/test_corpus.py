@@ -181,7 +181,7 @@ def test_a_bucket_is_read_as_a_folder_is(tmp_path: Path, bucket: str) -> None:
     assert scan(tmp_path / "web", None) == 0
     system.pipe_file(f"{bucket}/web/part-1.jsonl", lines(["another"]))
     assert scan(tmp_path / "web", None) == 1
-    with pytest.raises(DataError, match=r"s3://nobucket/x: (nothing is there|cannot be listed)"):
+    with pytest.raises(DataError, match=r"s3://nobucket/x: domains\.web: (nothing is there|cannot be listed)"):
         scan(tmp_path / "web", "s3://nobucket/x")
 
 
@@ -204,9 +204,7 @@ def test_what_does_not_fit_its_manifest_is_one_clear_line(tmp_path: Path) -> Non
     domain = DomainSource("web", tmp_path / "web", Reading(text="body"))
     tokenizer = Tokenizer(BYTES, "<|endoftext|>")
     places = [tmp_path / name for name in ("m", "t", "s")]
-    with pytest.raises(
-        DataError, match=r"web: was scanned with other settings than params\.yaml: domains\.web now has"
-    ):
+    with pytest.raises(DataError, match=r"web: was scanned with other settings than params\.yaml now has"):
         prepare(domain, tokenizer, 10, lambda _: True, Readers(1), silent, *places)
     kept = tmp_path / "web/kept/all.jsonl.zst"
     kept.write_bytes(whole["kept/all.jsonl.zst"][:-9])
@@ -280,7 +278,7 @@ def test_a_scan_never_touches_what_it_did_not_write(tmp_path: Path) -> None:
         assert files(own) == before
     (tmp_path / "web2/kept").mkdir(parents=True)
     (tmp_path / "web2/kept/good.jsonl.zst").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"kept/good\.jsonl\.zst: the folder of a corpus"):
+    with pytest.raises(DataError, match=r"kept/good\.jsonl\.zst: domains\.web: the folder of a corpus"):
         scan(tmp_path / "web2", tmp_path / "disk")
     assert files(tmp_path / "web2") == {"kept/good.jsonl.zst": b"mine"}
 
@@ -355,14 +353,20 @@ def test_an_edited_manifest_is_one_clear_line(tmp_path: Path, old: str, new: str
 @pytest.mark.parametrize(
     ("topics", "message"),
     [
-        (("Art", "art"), r"topic 'art' and topic 'Art' would both be the domain web-art; name it in params"),
+        (
+            ("Art", "art"),
+            r"sources\.web\.names: topic 'art' and topic 'Art' would both be the domain web-art; name it there",
+        ),
         (("数学",), r"topic '数学' has no letter of a-z and no digit"),
         (
             ("a" * 61,),
-            r"topic 'a{40}': the name web-a{61} is longer than 64; name it in params\.yaml: sources\.web\.names",
+            r"sources\.web\.names: topic 'a{40}' would be the domain web-a{61}, a name longer than 64; name it",
         ),
-        (("a\x07b",), r"s\.jsonl:1: field 'topic' of partition_by holds 'a\\x07b', which names no topic"),
-        (("a\u2028b",), r"s\.jsonl:1: field 'topic' of partition_by holds 'a\\u2028b', which names no topic"),
+        (("a\x07b",), r"s\.jsonl:1: sources\.web: field 'topic' of partition_by holds 'a\\x07b', which names no topic"),
+        (
+            ("a\u2028b",),
+            r"s\.jsonl:1: sources\.web: field 'topic' of partition_by holds 'a\\u2028b', which names no topic",
+        ),
     ],
 )
 def test_topics_that_name_no_domain_end_the_scan_before_it_writes(

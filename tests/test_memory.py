@@ -13,9 +13,9 @@ import pytest
 
 from olmix.core.digest import document_digest
 from olmix.data import memory as memory_module
-from olmix.data.content import WHOLE, Content
+from olmix.data.content import NO_TOPIC, Content
 from olmix.data.corpus_scan import scan_corpus
-from olmix.data.memory import HASH_BYTES, DamagedMemoryError, Kept, Memory, healed, recorded
+from olmix.data.memory import HASH_BYTES, DamagedMemoryError, HashedDocument, Memory, read_again_if_damaged, recorded
 from olmix.data.parallel import Readers
 from olmix.data.shards import KINDS, Shard
 from olmix.data.source import DomainSource
@@ -26,7 +26,7 @@ def shard(name: str, stamp: str = "1") -> Shard:
     return Shard(name, name, 10, stamp, KINDS["jsonl"])
 
 
-def kept(documents: list[bytes], topic: str = WHOLE) -> list[Kept]:
+def kept(documents: list[bytes], topic: str = NO_TOPIC) -> list[HashedDocument]:
     return [(topic, document_digest(document).to_bytes(HASH_BYTES), document) for document in documents]
 
 
@@ -49,12 +49,12 @@ def test_the_lowest_hashes_stay_in_whatever_order_they_come(tmp_path: Path) -> N
             key = memory.begin(shard("a"))
             for k in range(0, 1000, 50):
                 memory.keep(key, kept(documents[k : k + 50]))
-            memory.finish(key, {WHOLE: Content(1, 1000, 1)})
+            memory.finish(key, {NO_TOPIC: Content(1, 1000, 1)})
             found = list(memory.documents())
-            assert memory.is_full(WHOLE) and not memory.is_whole(WHOLE)
+            assert memory.is_full(NO_TOPIC) and not memory.is_complete(NO_TOPIC)
             assert found == lowest(documents)[: len(found)]
             assert 2_000 <= sum(map(len, found)) <= 4_000
-            assert all(document_digest(document) < memory.bounds()[WHOLE] for document in found)
+            assert all(document_digest(document) < memory.bounds()[NO_TOPIC] for document in found)
             results.append(found)
     shortest = min(map(len, results))
     assert results[0][:shortest] == results[1][:shortest] == results[2][:shortest]
@@ -78,7 +78,7 @@ def test_topics_have_a_budget_each(tmp_path: Path) -> None:
         key = memory.begin(shard("a"))
         memory.keep(key, kept([f"a {k}".encode() for k in range(500)], "a") + kept([b"b 1", b"b 2"], "b"))
         assert set(memory.bounds()) == {"a"}
-        assert memory.is_whole("b") and not memory.is_whole("a")
+        assert memory.is_complete("b") and not memory.is_complete("a")
         assert sorted(memory.documents("b")) == [b"b 1", b"b 2"]
 
 
@@ -88,11 +88,11 @@ def test_a_changed_shard_is_forgotten_with_its_documents(tmp_path: Path) -> None
         for name in "ab":
             key = memory.begin(shard(name))
             memory.keep(key, kept([name.encode()]))
-            memory.finish(key, {WHOLE: Content(7, 1, 1)})
+            memory.finish(key, {NO_TOPIC: Content(7, 1, 1)})
         memory.begin(shard("unfinished"))
     with Memory(path, "way", 100) as memory:
         known = memory.known([shard("a"), shard("b", "2"), shard("unfinished")])
-        assert known == {"a": {WHOLE: Content(7, 1, 1)}}
+        assert known == {"a": {NO_TOPIC: Content(7, 1, 1)}}
         memory.keep_only(known)
         assert list(memory.documents()) == [b"a"]
         memory.begin(shard("b", "2"))
@@ -105,7 +105,7 @@ def test_what_was_read_another_way_or_is_damaged_is_read_again(
 ) -> None:
     path = tmp_path / "m.sqlite"
     with Memory(path, "way", 100) as memory:
-        memory.finish(memory.begin(shard("a")), {WHOLE: Content(7, 1, 1)})
+        memory.finish(memory.begin(shard("a")), {NO_TOPIC: Content(7, 1, 1)})
     if damage == "bytes":
         path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     if damage == "version":
@@ -124,8 +124,8 @@ def test_documents_that_are_not_what_was_written_are_read_again(tmp_path: Path, 
         if not memory.known([shard("a")]):
             key = memory.begin(shard("a"))
             memory.keep(key, kept([b"one text", b"another text"]))
-            memory.finish(key, {WHOLE: Content(7, 2, 20)})
-        memory.holds(WHOLE, 2)
+            memory.finish(key, {NO_TOPIC: Content(7, 2, 20)})
+        memory.holds_all(NO_TOPIC, 2)
         return list(memory.documents())
 
     with Memory(path, "way", 100) as memory:
@@ -139,7 +139,7 @@ def test_documents_that_are_not_what_was_written_are_read_again(tmp_path: Path, 
     with Memory(path, "way", 100) as memory:
         with pytest.raises(DamagedMemoryError, match=r"m\.sqlite: damaged"):
             read(memory)
-        assert healed(memory, partial(read, memory)) == before
+        assert read_again_if_damaged(memory, partial(read, memory)) == before
     assert len(calls) == 4
 
 
@@ -148,7 +148,7 @@ def test_a_memory_that_cannot_be_written_is_kept_and_is_one_clear_line(
 ) -> None:
     path = tmp_path / "m.sqlite"
     with Memory(path, "way", 100) as memory:
-        memory.finish(memory.begin(shard("a")), {WHOLE: Content(7, 1, 1)})
+        memory.finish(memory.begin(shard("a")), {NO_TOPIC: Content(7, 1, 1)})
     before = path.read_bytes()
 
     def fail(self: Memory) -> None:
@@ -175,14 +175,14 @@ def test_looking_at_a_memory_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_shard_without_a_stamp_is_read_again(tmp_path: Path) -> None:
     with Memory(tmp_path / "m.sqlite", "way", 100) as memory:
-        memory.finish(memory.begin(shard("a", "")), {WHOLE: Content(7, 1, 1)})
+        memory.finish(memory.begin(shard("a", "")), {NO_TOPIC: Content(7, 1, 1)})
         assert memory.known([shard("a", "")]) == {}
 
 
 def test_what_was_finished_before_an_error_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "m.sqlite"
     with pytest.raises(KeyboardInterrupt), Memory(path, "way", 100) as memory:
-        memory.finish(memory.begin(shard("a")), {WHOLE: Content(7, 1, 1)})
+        memory.finish(memory.begin(shard("a")), {NO_TOPIC: Content(7, 1, 1)})
         memory.begin(shard("b"))
         raise KeyboardInterrupt
     with Memory(path, "way", 100) as memory:
@@ -202,6 +202,6 @@ def test_thousands_of_shards_are_looked_at_and_not_read_again(tmp_path: Path, mo
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (found.shards, found.read) == (3000, read)
-        assert found.corpus.content[WHOLE].documents == 3000
+        assert found.corpus.content[NO_TOPIC].documents == 3000
         monkeypatch.setattr(Shard, "open", None)
     assert max(peaks) < 3000 * 5_000, "some kilobytes a shard: half a gigabyte for 100,000"

@@ -23,8 +23,9 @@ from olmix.data import sample as sample_module
 from olmix.data import scan as scan_module
 from olmix.data import shards as shards_module
 from olmix.data.content import Content
-from olmix.data.manifest import manifest_is_current, prepare, scan_entry
-from olmix.data.parallel import Readers, together
+from olmix.data.documents import scan_entry
+from olmix.data.manifest import manifest_is_current, prepare
+from olmix.data.parallel import Readers, read_concurrently
 from olmix.data.reading import Piece, Reading
 from olmix.data.shards import list_shards
 from olmix.data.source import DomainSource
@@ -269,7 +270,7 @@ def test_domains_read_together_share_processes_and_are_what_each_is_alone(
         pools.append(readers._pool)
         return content
 
-    assert together(look, range(5), 2, said.append) == alone
+    assert read_concurrently(look, range(5), 2, said.append) == alone
     assert pools[-1] is not None and len(set(pools) - {None}) == 1
     size = sum(path.stat().st_size for path in tmp_path.glob("d*/s.jsonl"))
     assert said[-1] == Progress(0, 5, 5, size, size)
@@ -284,7 +285,7 @@ def test_the_first_error_of_domains_read_together_ends_all(tmp_path: Path) -> No
             raise DataError("broken")
 
     with pytest.raises(DataError, match="broken"):
-        together(look, range(500), 2, silent)
+        read_concurrently(look, range(500), 2, silent)
     assert len(begun) < 500
 
 
@@ -367,14 +368,14 @@ def test_clocks_do_not_matter(tmp_path: Path, tokenizer: Tokenizer) -> None:
         (
             "s.jsonl",
             b'{"text": "fine"}\n\n{"body": "x", "id": 1}\n',
-            r"s\.jsonl:3: no field 'text' \(fields: body, id\)",
+            r"s\.jsonl:3: domains\.a\.text: no field 'text' \(fields: body, id\)",
         ),
         ("s.jsonl", b'{"text": 7}\n', r"s\.jsonl:1: field 'text' is int, not text"),
         ("s.jsonl", b"[1]\n", r"s\.jsonl:1: not a JSON object"),
         ("s.jsonl", b'{"text": "\xff"}\n', r"s\.jsonl:1: not JSON"),
         ("s.jsonl", b"", r"s\.jsonl: empty shard"),
         ("s.txt", b"caf\xe9", r"s\.txt: not UTF-8 at byte 3"),
-        ("s.csv", b"a,b", r"s\.csv: not a shard; a domain holds \.jsonl, "),
+        ("s.csv", b"a,b", r"s\.csv: domains\.a\.format: not a shard; declare one, or give the domain \.jsonl, "),
         ("s.jsonl", b'{"text": ""}\n', r"1 documents without any text"),
     ],
 )

@@ -90,8 +90,8 @@ def test_several_corpora_are_scanned_together(project: Project, tmp_path: Path) 
         ([], "error: no domain's folder holds a manifest.yaml; name a domain and its --root"),
         (["--root", "/tmp"], "error: --root /tmp: name the one domain whose shards lie there"),
         (["wob"], "error: params.yaml: domains: no domain 'wob'; there are code, junk, math, web"),
-        (["web", "--root", "/nowhere/at/all"], "error: domains.web: /nowhere/at/all: no such folder; check --root"),
-        (["web", "--root", "gopher://x/y"], "error: domains.web: gopher://x/y: cannot be opened: "),
+        (["web", "--root", "/nowhere/at/all"], "error: /nowhere/at/all: domains.web: no such folder; check --root"),
+        (["web", "--root", "gopher://x/y"], "error: gopher://x/y: domains.web: cannot be opened: "),
     ],
 )
 def test_a_scan_of_nothing_is_one_clear_line(project: Project, words: list[str], message: str) -> None:
@@ -261,7 +261,7 @@ def test_a_filter_that_nothing_fits_is_said_by_the_plan(project: Project) -> Non
     project.params = params
     ran = project.command("olmix", "plan")
     assert ran.code == 1
-    assert ran.err == "error: data/web: no document fits params.yaml: domains.web.where; nothing to train on\n"
+    assert ran.err == "error: data/web: domains.web.where: no document fits, nothing to train on\n"
 
 
 def test_manifests_of_entries_that_are_gone_do_not_count(project: Project) -> None:
@@ -287,8 +287,8 @@ def test_a_folder_that_does_not_name_its_domain_is_named_with_it(project: Projec
     pl.DataFrame({"body": ["x"]}).write_parquet(project.root / "data/2026-11/a.parquet")
     project.declare(web="data/2026-11")
     ran = project.command("olmix", "plan")
-    expected = "data/2026-11/a.parquet: no column 'text' (columns: body); set params.yaml: domains.web.text"
+    expected = "data/2026-11/a.parquet: domains.web.text: no column 'text' (columns: body); name another"
     assert ran.err == f"error: {expected}\n"
     assert f"error: {expected}\n" in project.command("olmix", "check", "web").out
     (project.root / "data/2026-11/a.parquet").write_bytes(b"PAR1")
-    assert project.command("olmix", "plan").err.startswith("error: domains.web: data/2026-11/a.parquet: not valid parq")
+    assert project.command("olmix", "plan").err.startswith("error: data/2026-11/a.parquet: domains.web: not valid parq")

@@ -216,9 +216,14 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
             "a.jsonl",
             b'{"a": {"b": 1}}\n',
             Reading(text="a.c"),
-            r"a\.jsonl:1: no field 'a\.c' \(fields: b\); set params",
+            r"a\.jsonl:1: text: no field 'a\.c' \(fields: b\); name another",
         ),
-        ("a.jsonl", b'{"a": "x"}\n', Reading(text="a.c"), r"a\.jsonl:1: no field 'a\.c' \(fields: a\); set params"),
+        (
+            "a.jsonl",
+            b'{"a": "x"}\n',
+            Reading(text="a.c"),
+            r"a\.jsonl:1: text: no field 'a\.c' \(fields: a\); name another",
+        ),
         (
             "a.jsonl",
             b'{"text": "x", "t": "a"}\n{"text": "y"}\n',
@@ -231,7 +236,7 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
             Reading(partition_by="t"),
             r"a\.jsonl:1: field 't' of partition_by holds no value, which names no topic; leave such documents out",
         ),
-        ("a.jsonl", b'{"text": "x"}\n', Reading(dtype="uint16"), r"a\.jsonl: text has no dtype; remove it from params"),
+        ("a.jsonl", b'{"text": "x"}\n', Reading(dtype="uint16"), r"a\.jsonl: dtype: text has no dtype; remove it"),
         ("a.jsonl", b'{"text": "x", "t": 1.5}\n', Reading(partition_by="t"), r"a\.jsonl:1: field 't' .* holds 1\.5"),
         (
             "a.jsonl",
@@ -239,7 +244,12 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
             READING,
             r"a\.jsonl:1: not JSON: ",
         ),
-        ("a.jsonl", b'{"l": "en"}\n', Reading(where=(("l", ("en",)),)), r"a\.jsonl:1: no field 'text' \(fields: l\)"),
+        (
+            "a.jsonl",
+            b'{"l": "en"}\n',
+            Reading(where=(("l", ("en",)),)),
+            r"a\.jsonl:1: text: no field 'text' \(fields: l\)",
+        ),
         ("a.jsonl.gz", gz(MANY)[:-9], READING, r"a\.jsonl\.gz: truncated gzip: it ends after [\d,]+ bytes"),
         ("a.jsonl.gz", flip(gz(MANY), 9000), READING, r"a\.jsonl\.gz(: not valid gzip after|:\d+: )"),
         ("a.jsonl.gz", bytes(30_000), READING, r"a\.jsonl\.gz: not valid gzip after 0 bytes"),
@@ -276,7 +286,7 @@ def test_what_is_no_document_is_one_clear_line(
         (
             {"body": ["x"], "id": [1]},
             READING,
-            r"a\.parquet: no column 'text' \(columns: body, id\); set params\.yaml: dom",
+            r"a\.parquet: text: no column 'text' \(columns: body, id\); name another",
         ),
         ({"text": [1]}, READING, r"a\.parquet: column 'text' is Int64, not text"),
         ({"text": ["x", None, "y"]}, READING, r"a\.parquet: row 2: column 'text' is null, not text"),
@@ -284,16 +294,20 @@ def test_what_is_no_document_is_one_clear_line(
         (
             {"text": ["x"]},
             Reading(where=(("lang", ("en",)),)),
-            r"a\.parquet: no column 'lang' .*; remove it from where",
+            r"a\.parquet: where: no column 'lang' .*; name another",
         ),
-        ({"text": ["x"]}, Reading(partition_by="t"), r"a\.parquet: no column 't' .*; name another in partition_by"),
-        ({"text": ["x"], "t": [0.5]}, Reading(partition_by="t"), r"column 't' is Float64; topics are text or integers"),
+        ({"text": ["x"]}, Reading(partition_by="t"), r"a\.parquet: partition_by: no column 't' .*; name another"),
+        (
+            {"text": ["x"], "t": [0.5]},
+            Reading(partition_by="t"),
+            r"partition_by: column 't' is Float64, neither text nor integers",
+        ),
         (
             {"text": ["x", "y"], "t": ["a", None]},
             Reading(partition_by="t"),
             r"a\.parquet: row 2: field 't' of partition_by holds no value, which names no topic",
         ),
-        ({"a": [{"b": "x"}]}, Reading(text="a.c"), r"a\.parquet: no column 'a\.c' \(columns: b\)"),
+        ({"a": [{"b": "x"}]}, Reading(text="a.c"), r"a\.parquet: text: no column 'a\.c' \(columns: b\)"),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_clear_line(

@@ -1,4 +1,4 @@
-"""`olmix check`: what is on disk, read again as a whole, against what is recorded; and what each difference costs."""
+"""`olmix check`: re-reads every shard, compares it with what is recorded, and tells what each difference costs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from olmix.cli.findings import (
     of_shards,
 )
 from olmix.config.params import Params, load_params
-from olmix.data.corpus import Corpus, corpus_of, is_corpus, shards_of
-from olmix.data.examine import Bound, Examined, examine
-from olmix.data.manifest import shards_here
-from olmix.data.parallel import Readers, together
+from olmix.data.audit import Audit, Bound, audit_shards
+from olmix.data.corpus import Corpus, corpus_of, shards_of
+from olmix.data.documents import own_shards
+from olmix.data.parallel import Readers, read_concurrently
 from olmix.data.shards import Shard
 from olmix.data.source import DomainSource
 from olmix.errors import ConfigError, OlmixError
@@ -40,8 +40,8 @@ LINES = 20
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What was checked and what was found."""
+class CheckResult:
+    """Findings, and how much was read and searched; copies are counted from one document of `one_of`."""
 
     findings: tuple[Finding, ...]
     shards: int
@@ -78,12 +78,12 @@ class Checked:
             more = len(texts) - LINES
             lines += texts if more <= 0 else [*texts[:LINES], f"{severity}: {more:,} more of this kind; --json has all"]
         counts = Counter(finding.severity for finding in self.findings)
-        found = ", ".join(f"{counts[s]} {s}{'s' * (counts[s] != 1)}" for s in (ERROR, WARNING) if counts[s])
+        severities = ", ".join(f"{counts[s]} {s}{'s' * (counts[s] != 1)}" for s in (ERROR, WARNING) if counts[s])
         lines += [""] if lines else []
         short = f" ({self.short:,} more are too short to tell)" if self.short else ""
         lines.append(
             f"{self.shards:,} shards with {self.documents:,} documents read again; {self.passages:,} passages of tasks "
-            f"searched{short}; {found or 'nothing found'}"
+            f"searched{short}; {severities or 'nothing found'}"
         )
         if self.one_of > 1:
             lines.append(f"Copies of documents are estimates, from one document of {self.one_of}")
@@ -94,52 +94,55 @@ class Checked:
         return "\n".join(lines)
 
 
-def check(project: Project, names: Sequence[str], workers: int | None) -> Checked:
+def check(project: Project, names: Sequence[str], workers: int | None) -> CheckResult:
     """Check the entries `names`, or all; raises ConfigError for one that is not there."""
     params = load_params(project)
     tokenizer = params.load_tokenizer()
     passages = _passages(params)
     bound = Bound()
     findings: list[Finding] = []
-    found: dict[str, Examined] = {}
+    audits: dict[str, Audit] = {}
     shards: dict[tuple[int, int], list[tuple[str, str]]] = {}
     counted = 0
     unsearched = []
     domains: dict[str, dict[str, str]] = {}
+    allowed = partial(link_is_allowed, project.root)
     entries = {name: params.entry(name, tokenizer) for name in names or params.entries}
 
     def read(domain: DomainSource, readers: Readers, report: Report) -> _Read | OlmixError:
         try:
-            listed, corpus = _listed(project, domain)
-            each, whole = examine(listed, domain.reading, passages.texts, bound, readers, report)
-            return _Read(listed, corpus, each, whole, domain.domain_names(whole.parts))
+            with domain.locate_errors():
+                corpus = corpus_of(domain)
+                listed = own_shards(domain, allowed) if corpus is None else shards_of(domain, corpus.root)
+                each, total = audit_shards(listed, domain.reading, passages.texts, bound, readers, report)
+                return _Read(listed, corpus, each, total, domain.domain_names(total.parts))
         except OlmixError as error:
             return error
 
     with ProgressDisplay(f"check {len(entries)} domains", "shards", "bytes") as display:
-        was_read = together(read, list(entries.values()), workers, display)
+        was_read = read_concurrently(read, list(entries.values()), workers, display)
     for (name, domain), what in zip(entries.items(), was_read, strict=True):
         if isinstance(what, OlmixError):
             findings.append(Finding(ERROR, "unreadable", name, str(what)))
             continue
-        listed, corpus, each, whole, domains[name] = what
+        listed, corpus, each, total, domains[name] = what
         counted += len(listed)
-        found[name] = whole
-        unsearched += [name] if passages.texts and listed[0].kind.tokens else []
+        audits[name] = total
+        unsearched += [name] if passages.texts and listed[0].kind.are_tokens else []
         for shard in listed:
             content = each[shard.name].content
             if each[shard.name].problem is None and content.documents:
                 shards.setdefault((content.digest, content.documents), []).append((name, shard.place))
-        findings += of_shards(project, domain, listed, each, whole, corpus)
-        if corpus is None and whole.problem is None:
-            findings += of_manifests(project, domain, whole, domains[name])
+        findings += of_shards(project, domain, listed, each, total, corpus)
+        if corpus is None and total.problem is None:
+            findings += of_manifests(project, domain, total, domains[name])
     findings += duplicated_shards(shards)
-    findings += duplicates(found, domains, bound)
-    findings += contamination(found, domains, passages.tasks)
+    findings += duplicates(audits, domains, bound)
+    findings += contamination(audits, domains, passages.tasks)
     order = {ERROR: 0, WARNING: 1}
     findings.sort(key=lambda finding: order[finding.severity])  # of a kind they stand together
-    documents = sum(whole.content.documents for whole in found.values())
-    return Checked(
+    documents = sum(total.content.documents for total in audits.values())
+    return CheckResult(
         findings=tuple(findings),
         shards=counted,
         documents=documents,
@@ -157,17 +160,9 @@ class _Read(NamedTuple):
 
     shards: list[Shard]
     corpus: Corpus | None
-    each: dict[str, Examined]
-    whole: Examined
+    each: dict[str, Audit]
+    total: Audit
     domains: dict[str, str]
-
-
-def _listed(project: Project, domain: DomainSource) -> tuple[list[Shard], Corpus | None]:
-    """The shards of an entry, and the corpus when they lie elsewhere."""
-    if not is_corpus(domain.folder):
-        return shards_here(domain, partial(link_is_allowed, project.root)), None
-    corpus = corpus_of(domain)
-    return shards_of(domain, corpus.root), corpus
 
 
 class _Passages(NamedTuple):
@@ -183,20 +178,22 @@ class _Passages(NamedTuple):
 def _passages(params: Params) -> _Passages:
     if params.proxy.external:
         return _Passages([], [], 0, params.tasks.names)
-    found = _Passages([], [], 0, [])
+    passages = _Passages([], [], 0, [])
     short = 0
     for name in params.tasks.names:
         path = params.task_path(name)
         if not path.exists():
-            raise ConfigError(f"{path}: no such task; add the file or take it out of params.yaml: tasks.families")
+            raise ConfigError(
+                "no such task", file=path, way_out="add the file or take it out of params.yaml: tasks.families"
+            )
         task = read_task(path)
         if not task.items:
-            found.without.append(name)
+            passages.without.append(name)
         for prompt, continuation in task.items:
             passage = (prompt + continuation).strip()
             if len(passage) < SHORTEST:
                 short += 1
-            elif passage not in found.texts:
-                found.tasks.append(name)
-                found.texts.append(passage)
-    return found._replace(short=short)
+            elif passage not in passages.texts:
+                passages.tasks.append(name)
+                passages.texts.append(passage)
+    return passages._replace(short=short)

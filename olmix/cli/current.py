@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from olmix.config.params import Params
-from olmix.data.manifest import manifest_is_current, prepare, read_manifest, sample_path, scan_entry
-from olmix.data.parallel import Readers, together
+from olmix.data.documents import scan_entry
+from olmix.data.manifest import manifest_is_current, prepare, read_manifest, sample_path
+from olmix.data.parallel import Readers, read_concurrently
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer, Tokens
 from olmix.data.tokensets import read_tokens
@@ -32,11 +33,12 @@ def current_manifests(params: Params) -> tuple[dict[str, dict[str, Any]], dict[s
         return _current(params.project, domain, tokenizer, limit, readers, report)
 
     with ProgressDisplay(f"read {len(domains)} folders", "shards", "bytes") as display:
-        found = together(current, domains, None, display)
-    for domain, one in zip(domains, found, strict=True):
+        readings = read_concurrently(current, domains, None, display)
+    for domain, one in zip(domains, readings, strict=True):
         for name, (manifest, tokens) in one.items():
             if name in manifests:
-                raise DataError(f"params.yaml: {domain.entry}: another entry has a domain {name}; rename one of them")
+                message = f"another entry has a domain {name}; rename one of them"
+                raise DataError(message, file=params.project.params, key=domain.entry)
             manifests[name] = manifest
             if tokens is not None:
                 samples[name] = read_tokens(tokens)

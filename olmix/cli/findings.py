@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from olmix.core.digest import to_hex
-from olmix.data.content import WHOLE, Content
+from olmix.data.audit import Audit, Bound, copies
+from olmix.data.content import NO_TOPIC, Content
 from olmix.data.corpus import Corpus, require_kept
-from olmix.data.examine import Bound, Examined, copies
 from olmix.data.manifest import read_manifest
 from olmix.data.memory import recorded
 from olmix.data.shards import Shard
@@ -48,8 +48,8 @@ def of_shards(
     project: Project,
     domain: DomainSource,
     shards: Sequence[Shard],
-    each: Mapping[str, Examined],
-    whole: Examined,
+    each: Mapping[str, Audit],
+    total: Audit,
     corpus: Corpus | None,
 ) -> list[Finding]:
     """Shards that cannot be read, or are not what they were when they were read last."""
@@ -62,7 +62,7 @@ def of_shards(
             old = rows.get(shard.name) or before.get(shard.name, ("", Content()))[1]
             lost = f"; {_documents(old.documents)} were read there before" if old.documents else ""
             numbers = {"shard": shard.name}
-            findings.append(Finding(ERROR, "unreadable", domain.name, f"{domain.named(now.problem)}{lost}", numbers))
+            findings.append(Finding(ERROR, "unreadable", domain.name, f"{domain.located(now.problem)}{lost}", numbers))
         elif before.get(shard.name, ("", now.content)) == (shard.stamp, now.content) or shard.name not in before:
             continue
         elif before[shard.name][0] == shard.stamp:
@@ -73,25 +73,26 @@ def of_shards(
             )
             findings.append(Finding(ERROR, "silent-change", domain.name, text, {"shard": shard.name}))
     if corpus is not None:
-        told = {finding.numbers["shard"] for finding in findings}
-        findings += _of_corpus(domain, [s for s in shards if s.name not in told], told, each, whole, corpus, rows)
+        reported = {finding.numbers["shard"] for finding in findings}
+        others = [shard for shard in shards if shard.name not in reported]
+        findings += _of_corpus(domain, others, reported, each, total, corpus, rows)
     return findings
 
 
 def _of_corpus(
     domain: DomainSource,
     shards: Sequence[Shard],
-    told: Collection[str],
-    each: Mapping[str, Examined],
-    whole: Examined,
+    reported: Collection[str],
+    each: Mapping[str, Audit],
+    total: Audit,
     corpus: Corpus,
     rows: Mapping[str, Content],
 ) -> list[Finding]:
-    """What differs from the manifest, but for the shards `told` already."""
+    """What differs from the manifest, but for the shards already `reported`."""
     findings = []
     changed = [shard for shard in shards if rows.get(shard.name) != each[shard.name].content]
-    gone = sorted(set(rows) - {shard.name for shard in shards} - set(told))
-    if (changed or gone) and not told and whole.parts == corpus.content:
+    gone = sorted(set(rows) - {shard.name for shard in shards} - set(reported))
+    if (changed or gone) and not reported and total.parts == corpus.content:
         text = (
             f"{domain.folder}: shards were renamed, or documents moved between them; the domain is the same, and olmix "
             f"scan {domain.name} writes the manifest anew"
@@ -138,11 +139,11 @@ def _of_kept(domain: DomainSource, corpus: Corpus) -> list[Finding]:
     return findings
 
 
-def of_manifests(project: Project, domain: DomainSource, whole: Examined, names: Mapping[str, str]) -> list[Finding]:
+def of_manifests(project: Project, domain: DomainSource, total: Audit, names: Mapping[str, str]) -> list[Finding]:
     """Domains whose manifest in build/ is of other content."""
     findings = []
     for topic, name in names.items():
-        content, manifest = whole.parts[topic], read_manifest(project.manifests, domain, name)
+        content, manifest = total.parts[topic], read_manifest(project.manifests, domain, name)
         if manifest is None or manifest["digest"] == to_hex(content.digest):
             continue
         before, now = manifest["documents"], content.documents
@@ -167,10 +168,10 @@ def duplicated_shards(shards: Mapping[tuple[int, int], list[tuple[str, str]]]) -
     return findings
 
 
-def duplicates(found: Mapping[str, Examined], domains: Mapping[str, Mapping[str, str]], bound: Bound) -> list[Finding]:
+def duplicates(audits: Mapping[str, Audit], domains: Mapping[str, Mapping[str, str]], bound: Bound) -> list[Finding]:
     """Documents that are there more than once, within a domain and in two."""
-    hashes = {domains[e][t]: arrays for e, whole in found.items() for t, arrays in whole.hashes.items()}
-    sizes = {domains[e][t]: part.documents for e, whole in found.items() for t, part in whole.parts.items()}
+    hashes = {domains[e][t]: arrays for e, total in audits.items() for t, arrays in total.hashes.items()}
+    sizes = {domains[e][t]: part.documents for e, total in audits.items() for t, part in total.parts.items()}
     within, shared = copies(hashes, bound.value)  # type: ignore[arg-type]
     about = "about " if bound.of > 1 else ""
     findings = []
@@ -193,14 +194,14 @@ def duplicates(found: Mapping[str, Examined], domains: Mapping[str, Mapping[str,
 
 
 def contamination(
-    found: Mapping[str, Examined], domains: Mapping[str, Mapping[str, str]], tasks: Sequence[str]
+    audits: Mapping[str, Audit], domains: Mapping[str, Mapping[str, str]], tasks: Sequence[str]
 ) -> list[Finding]:
     """Passages of tasks that stand word for word in a domain."""
     sizes = Counter(tasks)
     findings = []
-    for entry, whole in found.items():
-        for topic, counts in sorted(whole.passages.items()):
-            name = domains[entry].get(topic, entry if topic == WHOLE else topic)
+    for entry, total in audits.items():
+        for topic, counts in sorted(total.passages.items()):
+            name = domains[entry].get(topic, entry if topic == NO_TOPIC else topic)
             by_task: Counter[str] = Counter()
             for passage in counts:
                 by_task[tasks[passage]] += 1

@@ -9,7 +9,7 @@ from olmix.config.params import load_params
 from olmix.core.digest import to_hex
 from olmix.data.corpus import MANIFEST, is_corpus
 from olmix.data.corpus_scan import CorpusScan, scan_corpus
-from olmix.data.parallel import Readers, together
+from olmix.data.parallel import Readers, read_concurrently
 from olmix.data.sample import bytes_to_keep
 from olmix.data.source import DomainSource
 from olmix.errors import ConfigError
@@ -45,62 +45,62 @@ def scan_entries(
 
     what = next(iter(entries)) if len(entries) == 1 else f"{len(entries)} domains"
     with ProgressDisplay(f"scan {what}", "shards", "bytes") as display:
-        return dict(zip(entries, together(scan_one, list(entries.values()), workers, display), strict=True))
+        return dict(zip(entries, read_concurrently(scan_one, list(entries.values()), workers, display), strict=True))
 
 
-def scan_json(scanned: Mapping[str, CorpusScan]) -> dict[str, Any]:
-    """What was found, by entry and topic."""
+def scan_json(scans: Mapping[str, CorpusScan]) -> dict[str, Any]:
+    """The scans, by entry and topic."""
     return {
         name: {
-            "root": found.corpus.root,
-            "format": found.corpus.kind.name,
-            "shards": found.shards,
-            "read": found.read,
-            "new": list(found.new),
-            "changed": list(found.changed),
-            "gone": list(found.gone),
+            "root": scan.corpus.root,
+            "format": scan.corpus.kind.name,
+            "shards": scan.shards,
+            "read": scan.read,
+            "new": list(scan.new),
+            "changed": list(scan.changed),
+            "gone": list(scan.gone),
             "content": {
                 topic or name: {
                     "digest": to_hex(content.digest),
                     "documents": content.documents,
                     "bytes": content.bytes or None,
                     "tokens": content.tokens or None,
-                    "kept": found.corpus.kept[topic].documents,
+                    "kept": scan.corpus.kept[topic].documents,
                 }
-                for topic, content in found.corpus.content.items()
+                for topic, content in scan.corpus.content.items()
             },
         }
-        for name, found in scanned.items()
+        for name, scan in scans.items()
     }
 
 
-def scan_text(scanned: Mapping[str, CorpusScan]) -> str:
+def scan_text(scans: Mapping[str, CorpusScan]) -> str:
     """A table with a row for each domain, and a closing line."""
     rows = []
-    for name, found in scanned.items():
-        for topic, content in found.corpus.content.items():
-            size = f"{content.tokens:,} tokens" if found.corpus.kind.tokens else f"{content.bytes:,} bytes"
-            kept = f"{found.corpus.kept[topic].documents:,}"
+    for name, scan in scans.items():
+        for topic, content in scan.corpus.content.items():
+            size = f"{content.tokens:,} tokens" if scan.corpus.kind.are_tokens else f"{content.bytes:,} bytes"
+            kept = f"{scan.corpus.kept[topic].documents:,}"
             label = f"{name}: {topic}" if topic else name
             rows.append([label, f"{content.documents:,}", size, kept, to_hex(content.digest)])
     text = table(["domain", "documents", "size", "kept", "digest"], rows)
-    shards, read = (sum(getattr(found, what) for found in scanned.values()) for what in ("shards", "read"))
+    shards, read = (sum(getattr(scan, what) for scan in scans.values()) for what in ("shards", "read"))
     what = ("new", "changed", "gone")
-    counts = [(kind, sum(len(getattr(found, kind)) for found in scanned.values())) for kind in what]
+    counts = [(kind, sum(len(getattr(scan, kind)) for scan in scans.values())) for kind in what]
     differs = ", ".join(f"{count:,} {what}" for what, count in counts if count) or "none changed"
-    folders = [str(found.folder) for found in scanned.values() if found.new or found.changed or found.gone]
+    folders = [str(scan.folder) for scan in scans.values() if scan.new or scan.changed or scan.gone]
     todo = f"; commit {', '.join(folders)} (dvc add, or git), then dvc repro" if folders else ""
     return f"{text}\n\n{shards:,} shards, {read:,} read now: {differs}{todo}"
 
 
-def warnings(scanned: Mapping[str, CorpusScan]) -> list[str]:
+def warnings(scans: Mapping[str, CorpusScan]) -> list[str]:
     """A line for each domain that lost shards."""
     lines = []
-    for name, found in scanned.items():
-        if found.gone:
-            are = "shard is" if len(found.gone) == 1 else "shards are"
+    for name, scan in scans.items():
+        if scan.gone:
+            are = "shard is" if len(scan.gone) == 1 else "shards are"
             lines.append(
-                f"{name}: {len(found.gone):,} {are} gone ({found.gone[0]}), and {found.lost:,} documents; if a disk is "
-                f"only away, bring it back, and {found.folder} with git or dvc checkout"
+                f"{name}: {len(scan.gone):,} {are} gone ({scan.gone[0]}), and {scan.lost:,} documents; if a disk is "
+                f"only away, bring it back, and {scan.folder} with git or dvc checkout"
             )
     return lines

@@ -8,7 +8,7 @@ from pathlib import Path
 from olmix.config.params import load_params
 from olmix.data.byte_pairs import train_tokenizer
 from olmix.data.documents import sample_documents
-from olmix.data.parallel import Readers, together
+from olmix.data.parallel import Readers, read_concurrently
 from olmix.data.sample import bytes_to_keep
 from olmix.data.source import DomainSource
 from olmix.errors import ConfigError
@@ -49,7 +49,7 @@ def learn_tokenizer(project: Project, vocabulary: int, most: int, out: Path | No
         return sample_documents(domain, most // len(entries), budget, allowed, readers, report, project.memories)
 
     with ProgressDisplay(f"read {len(entries)} folders", "shards", "bytes") as display:
-        texts = together(read, entries, None, display)
+        texts = read_concurrently(read, entries, None, display)
     if not any(texts):
         raise ConfigError("no domain holds text", file=project.params, key="domains", way_out="declare one that does")
     path = out or params.tokenizer_path()

@@ -75,14 +75,12 @@ def read_tokens_of(piece: Piece, reading: Reading) -> Iterator[Batch]:
     """
     shard = piece.shard
     if reading.has_fields:
-        raise DataError(f"{shard.place}: token arrays have no fields; remove where, where_not and partition_by")
+        raise shard.error("token arrays have no fields", way_out="remove where, where_not and partition_by")
     with shard.open() as file:
         layout = _layout(shard, reading, file)
         file.seek(layout.start)
         if layout.ends is None and reading.end is None:
-            raise DataError(
-                f"{shard.place}: no end-of-document id is known; set params.yaml: tokenizer.end_of_document"
-            )
+            raise shard.error("no end-of-document id is known", way_out="set params.yaml: tokenizer.end_of_document")
         yield from _documents(_chunks(shard, file, layout, reading.vocabulary), layout.ends, reading.end)
     shard.require_unchanged()
 
@@ -98,13 +96,12 @@ def _layout(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
 def _npy(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
     if _read(shard.place, file, len(_NPY)) != _NPY:
         raw = _declared(shard, reading)
-        count = _whole(shard, shard.size, raw)
+        count = _id_count(shard, shard.size, raw)
         file.seek(0)
         begin = np.frombuffer(_read(shard.place, file, 2 * _WIDE), "<u2") if raw.itemsize == 2 else _NONE
         if len(begin) == _WIDE and not begin[1::2].any():
-            raise DataError(
-                f"{shard.place}: every second id is 0, as of 32-bit ids that are read as uint16; set params.yaml: "
-                "domains.<name>.dtype to uint32"
+            raise shard.error(
+                "every second id is 0, as in 32-bit ids read as uint16", key="dtype", way_out="set it to uint32"
             )
         return _Layout(raw, 0, count, None)
     file.seek(0)
@@ -112,17 +109,17 @@ def _npy(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
         version = np.lib.format.read_magic(file)
         if version[0] not in _READ_HEADER:
             raise ValueError(f"version {version[0]}, and versions 1 and 2 can be read")
-        shape, _, found = _READ_HEADER[version[0]](file)
+        shape, _, stored = _READ_HEADER[version[0]](file)
     except Exception as error:  # numpy parses it as Python: damage can be any of the parser's errors
-        raise DataError(f"{shard.place}: not a valid npy header: {_first(error)}; write it again") from None
-    dtype: np.dtype[Any] = np.dtype(found)
+        raise shard.error(f"not a valid npy header: {_first(error)}", way_out="write it again") from None
+    dtype: np.dtype[Any] = np.dtype(stored)
     if dtype.kind not in "iu" or len(shape) != 1:
-        raise DataError(f"{shard.place}: {len(shape)}-dimensional {dtype} is no token array; write one row of integers")
+        raise shard.error(f"{len(shape)}-dimensional {dtype} is no token array", way_out="write one row of integers")
     _require_declared(shard, reading, dtype)
     start = file.tell()
     if start + shape[0] * dtype.itemsize != shard.size:
-        raise DataError(
-            f"{shard.place}: truncated or damaged: its header says {shape[0]:,} ids of {dtype.itemsize} bytes, and "
+        raise shard.error(
+            f"truncated or damaged: its header says {shape[0]:,} ids of {dtype.itemsize} bytes, and "
             f"{shard.size - start:,} bytes follow it"
         )
     return _Layout(dtype, start, shape[0], None)
@@ -133,18 +130,19 @@ def _megatron(shard: Shard, reading: Reading) -> _Layout:
     with shard.open_index() as file:
         index = _read(place, file)
     if index[:9] != _MEGATRON:
-        raise DataError(f"{place}: not Megatron's index: it begins with {index[:9]!r}")
+        raise DataError(f"not Megatron's index: it begins with {index[:9]!r}", file=place)
     if len(index) < 34:
-        raise DataError(f"{place}: truncated: {len(index)} bytes, and the header alone has 34")
+        raise DataError(f"truncated: {len(index)} bytes, and the header alone has 34", file=place)
     version, code, sequences, entries = struct.unpack_from("<QBQQ", index, 9)
     if version != 1:
-        raise DataError(f"{place}: version {version} of Megatron's index; version 1 can be read")
+        raise DataError(f"version {version} of Megatron's index, and only version 1 can be read", file=place)
     if code not in _CODES:
-        raise DataError(f"{place}: dtype code {code} ({_FLOATS.get(code, 'unknown')}) is no type of token ids")
+        raise DataError(f"dtype code {code} ({_FLOATS.get(code, 'unknown')}) is no type of token ids", file=place)
     if len(index) != 34 + 12 * sequences + 8 * entries:
         raise DataError(
-            f"{place}: {len(index):,} bytes, and {sequences:,} sequences with {entries:,} document entries need "
-            f"{34 + 12 * sequences + 8 * entries:,}; truncated or damaged"
+            f"{len(index):,} bytes, and {sequences:,} sequences with {entries:,} document entries need "
+            f"{34 + 12 * sequences + 8 * entries:,}: truncated or damaged",
+            file=place,
         )
     dtype = np.dtype(_CODES[code])
     _require_declared(shard, reading, dtype)
@@ -153,12 +151,12 @@ def _megatron(shard: Shard, reading: Reading) -> _Layout:
     documents = np.frombuffer(index, "<i8", entries, 34 + 12 * sequences)
     borders = np.concatenate(([0], np.cumsum(lengths)))
     if (lengths < 0).any() or not np.array_equal(pointers, borders[:-1] * dtype.itemsize):
-        raise DataError(f"{place}: its pointers are not where its lengths put them; damaged, or not of one file")
+        raise DataError("its pointers are not where its lengths put them: damaged, or not of one file", file=place)
     if entries == 0 or documents[0] != 0 or documents[-1] != sequences or _falls(documents):
-        raise DataError(f"{place}: its document index does not go from 0 to {sequences:,}; damaged")
+        raise DataError(f"its document index does not go from 0 to {sequences:,}: damaged", file=place)
     need = int(borders[-1]) * dtype.itemsize
     if shard.size != need:
-        raise DataError(f"{shard.place}: {_short_or_long(shard.size, need)}, by its index")
+        raise shard.error(f"{_short_or_long(shard.size, need)}, by its index")
     return _Layout(dtype, 0, int(borders[-1]), borders[documents[1:]])
 
 
@@ -167,17 +165,17 @@ def _datatrove(shard: Shard, reading: Reading) -> _Layout:
     with shard.open_index() as file:
         index = _read(place, file)
     if len(index) % 8:
-        raise DataError(f"{place}: {len(index):,} bytes are not whole 64-bit document ends; truncated?")
+        raise DataError(f"{len(index):,} bytes are not whole 64-bit document ends: truncated?", file=place)
     ends = np.frombuffer(index, "<u8").astype(np.int64)
     if len(ends) and (ends[0] < 0 or _falls(ends)):
-        raise DataError(f"{place}: its document ends do not rise; damaged")
+        raise DataError("its document ends do not rise: damaged", file=place)
     count = int(ends[-1]) if len(ends) else 0
     # Without a declared type the sizes say it: bytes an id.
     fitting = [dtype for dtype in _DTYPES.values() if count * dtype.itemsize == shard.size]
     dtype = _DTYPES[reading.dtype] if reading.dtype else next(iter(fitting), None)
     if dtype is None or count * dtype.itemsize != shard.size:
         need = count * (dtype.itemsize if dtype is not None else 2)
-        raise DataError(f"{shard.place}: {_short_or_long(shard.size, need)}, by its index; wrong dtype or damaged")
+        raise shard.error(f"{_short_or_long(shard.size, need)}, by its index: wrong dtype or damaged")
     return _Layout(dtype, 0, count, ends)
 
 
@@ -188,26 +186,24 @@ def _falls(borders: NDArray[np.int64]) -> bool:
 
 def _declared(shard: Shard, reading: Reading) -> np.dtype[Any]:
     if reading.dtype is None:
-        raise DataError(
-            f"{shard.place}: raw token ids, whose dtype no header says; set params.yaml: domains.<name>.dtype to "
-            "uint16 or uint32"
+        raise shard.error(
+            "raw token ids, whose dtype no header says", key="dtype", way_out="set it to uint16 or uint32"
         )
     return _DTYPES[reading.dtype]
 
 
 def _require_declared(shard: Shard, reading: Reading, dtype: np.dtype[Any]) -> None:
     if reading.dtype is not None and reading.dtype != dtype.name:  # a header may say another order of bytes
-        raise DataError(
-            f"{shard.place}: holds {dtype.name}, and params.yaml: domains.<name>.dtype says {reading.dtype}; remove "
-            "the dtype there, its header is enough"
+        raise shard.error(
+            f"{reading.dtype}, and the shard's header says {dtype.name}",
+            key="dtype",
+            way_out="remove it, the header is enough",
         )
 
 
-def _whole(shard: Shard, size: int, dtype: np.dtype[Any]) -> int:
+def _id_count(shard: Shard, size: int, dtype: np.dtype[Any]) -> int:
     if size % dtype.itemsize:
-        raise DataError(
-            f"{shard.place}: {size:,} bytes are not whole ids of {dtype.itemsize} bytes; truncated, or not {dtype.name}"
-        )
+        raise shard.error(f"{size:,} bytes are not whole ids of {dtype.itemsize} bytes: truncated, or not {dtype.name}")
     return size // dtype.itemsize
 
 
@@ -223,13 +219,13 @@ def _chunks(shard: Shard, file: IO[bytes], layout: _Layout, vocabulary: int | No
     while at < layout.count:
         block = _read(shard.place, file, min(CHUNK, layout.count - at) * size)
         if not block or len(block) % size:
-            raise DataError(f"{shard.place}: ends after {at + len(block) // size:,} of {layout.count:,} ids; truncated")
+            raise shard.error(f"truncated: ends after {at + len(block) // size:,} of {layout.count:,} ids")
         ids: _Ids = np.frombuffer(block, layout.dtype)
         if int(ids.max()) >= most or (layout.dtype.kind == "i" and int(ids.min()) < 0):
             wrong = int(np.flatnonzero((ids < 0) | (ids >= most))[0])
-            raise DataError(
-                f"{shard.place}: token id {int(ids[wrong])} at position {at + wrong:,} (byte "
-                f"{layout.start + (at + wrong) * size:,}), and the vocabulary has {most:,}; wrong dtype or tokeniser?"
+            raise shard.error(
+                f"token id {int(ids[wrong])} at position {at + wrong:,} (byte "
+                f"{layout.start + (at + wrong) * size:,}), and the vocabulary has {most:,}: wrong dtype or tokeniser?"
             )
         yield ids.astype("<u4")
         at += len(ids)
@@ -239,7 +235,7 @@ def _read(place: str, file: IO[bytes], size: int = -1) -> bytes:
     try:
         return file.read(size)
     except Exception as error:  # each kind of store has errors of its own
-        raise DataError(f"{place}: cannot be read: {_first(error)}; run it again when it can") from None
+        raise DataError(f"cannot be read: {_first(error)}", file=place, way_out="run it again when it can") from None
 
 
 def _first(error: Exception) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from olmix.core.digest import MODULUS
 
 # The topic of every document of a domain that is not partitioned.
-WHOLE = ""
+NO_TOPIC = ""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def add_topics(parts: Iterable[Topics]) -> dict[str, Content]:
     sums: dict[str, list[int]] = {}
     for part in parts:
         for topic, content in part.items():
-            found = sums.setdefault(topic, [0, 0, 0, 0])
-            found[0] += content.digest
-            found[1] += content.documents
-            found[2] += content.bytes
-            found[3] += content.tokens
+            numbers = sums.setdefault(topic, [0, 0, 0, 0])
+            numbers[0] += content.digest
+            numbers[1] += content.documents
+            numbers[2] += content.bytes
+            numbers[3] += content.tokens
     return {topic: Content(digest % MODULUS, *numbers) for topic, (digest, *numbers) in sorted(sums.items())}

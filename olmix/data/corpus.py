@@ -22,7 +22,7 @@ import polars as pl
 import zstandard
 
 from olmix.core.digest import MODULUS, document_digest, from_hex
-from olmix.data.content import WHOLE, Content, add_topics
+from olmix.data.content import NO_TOPIC, Content, add_topics
 from olmix.data.shards import KINDS, Kind, Shard, list_shards, local_path
 from olmix.data.source import DomainSource
 from olmix.errors import DataError, OlmixError
@@ -51,14 +51,10 @@ class Corpus:
 
     root: str
     kind: Kind
-    way: str
+    reading: str
     content: dict[str, Content]
     kept: dict[str, Kept]
     shards: str
-
-    def is_whole(self, topic: str) -> bool:
-        """Whether all documents of a topic are kept."""
-        return self.kept[topic].documents == self.content[topic].documents
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -70,12 +66,12 @@ class Corpus:
     def by_shard(self) -> dict[str, dict[str, Content]]:
         """The content of each shard by topic; nothing of a shard that holds no document that is read. Raises
         ValueError and what polars raises for a table that is none."""
-        found: dict[str, dict[str, Content]] = {}
+        by_shard: dict[str, dict[str, Content]] = {}
         for name, _, topic, digest, documents, size, tokens in self._table().rows():
-            topics = found.setdefault(name, {})
+            topics = by_shard.setdefault(name, {})
             if documents:
                 topics[topic] = Content(from_hex(digest, name), documents, size, tokens)
-        return found
+        return by_shard
 
     def _table(self) -> pl.DataFrame:
         schema = {c: pl.String if c in ("name", "topic", "digest") else pl.Int64 for c in COLUMNS}
@@ -100,7 +96,7 @@ def read_corpus(folder: Path) -> Corpus:
         corpus = Corpus(
             root=str(content["root"]),
             kind=KINDS[content["format"]],
-            way=str(content["reading"]),
+            reading=str(content["reading"]),
             content={
                 topic: Content(from_hex(row["digest"], str(path)), *_counts(row, "documents", "bytes", "tokens"))
                 for topic, row in topics.items()
@@ -114,25 +110,34 @@ def read_corpus(folder: Path) -> Corpus:
         sums = add_topics(corpus.by_shard.values())
     except (KeyError, TypeError, ValueError, AttributeError, OlmixError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise DataError(f"{path}: not what olmix scan wrote ({reason}); undo the edit, or scan with --root") from None
+        raise DataError(
+            f"not what olmix scan wrote ({reason})", file=path, way_out="undo the edit, or scan with --root"
+        ) from None
     if sums != corpus.content or not corpus.content:
-        raise DataError(f"{path}: its shards do not add up to its content; undo the edit, or scan with --root")
+        raise DataError(
+            "its shards do not add up to its content", file=path, way_out="undo the edit, or scan with --root"
+        )
     for topic, kept in corpus.kept.items():
         if not 0 < kept.documents <= corpus.content[topic].documents:
             raise DataError(
-                f"{path}: keeps {kept.documents} of {corpus.content[topic].documents} documents; undo the edit, or "
-                "scan with --root"
+                f"keeps {kept.documents} of {corpus.content[topic].documents} documents",
+                file=path,
+                way_out="undo the edit, or scan with --root",
             )
     return corpus
 
 
-def corpus_of(domain: DomainSource) -> Corpus:
-    """The manifest in an entry's folder; raises DataError when it was read with other settings than the entry has."""
+def corpus_of(domain: DomainSource) -> Corpus | None:
+    """The corpus of an entry, or None when its shards are in its own folder; raises DataError when the manifest was
+    made with other settings than the entry has."""
+    if not is_corpus(domain.folder):
+        return None
     corpus = read_corpus(domain.folder)
-    if corpus.way != domain.reading.digest(corpus.kind):
+    if corpus.reading != domain.reading.digest(corpus.kind):
         raise DataError(
-            f"{domain.folder}: was scanned with other settings than params.yaml: {domain.entry} now has; run olmix "
-            f"scan {domain.name}"
+            "was scanned with other settings than params.yaml now has",
+            file=domain.folder,
+            way_out=f"run olmix scan {domain.name}",
         )
     return corpus
 
@@ -141,8 +146,8 @@ def shards_of(domain: DomainSource, root: str) -> list[Shard]:
     """The shards below the root of a corpus, by name; raises DataError."""
     # A corpus may be linked together from other disks; what is refused is a link that leaves it.
     below = Path(local_path(root)).resolve()
-    otherwise = f"check root in {domain.folder / MANIFEST}, or --root" if is_corpus(domain.folder) else "check --root"
-    return list_shards(root, lambda target: target.is_relative_to(below), domain.reading.format, otherwise)
+    way_out = f"check root in {domain.folder / MANIFEST}, or --root" if is_corpus(domain.folder) else "check --root"
+    return list_shards(root, lambda target: target.is_relative_to(below), domain.reading.format, way_out)
 
 
 def kept_documents(domain: DomainSource, corpus: Corpus, topic: str) -> Iterator[bytes]:
@@ -162,16 +167,19 @@ def kept_documents(domain: DomainSource, corpus: Corpus, topic: str) -> Iterator
                 digest, count, last = digest + hashed, count + 1, hashed
                 yield document
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run dvc pull, or olmix scan {domain.name}") from None
+        raise DataError("no such file", file=path, way_out=f"run dvc pull, or olmix scan {domain.name}") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(f"cannot be read: {error.strerror}", file=path) from None
     except (zstandard.ZstdError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise DataError(f"{path}: damaged after {count} documents ({error}); run dvc checkout or olmix scan") from None
+        raise DataError(
+            f"damaged after {count} documents ({error})", file=path, way_out="run dvc checkout or olmix scan"
+        ) from None
     kept = corpus.kept[topic]
     if (count, digest % MODULUS) != (kept.documents, kept.digest):
         raise DataError(
-            f"{path}: {count} documents that are not the {kept.documents} of {MANIFEST}; run dvc checkout, or "
-            f"olmix scan {domain.name}"
+            f"{count} documents that are not the {kept.documents} of {MANIFEST}",
+            file=path,
+            way_out=f"run dvc checkout, or olmix scan {domain.name}",
         )
 
 
@@ -200,4 +208,4 @@ def kept_path(domain: DomainSource, topic: str) -> Path:
 
 
 def _topic(name: str) -> str:
-    return WHOLE if name == ALL else name.removeprefix("topic ")
+    return NO_TOPIC if name == ALL else name.removeprefix("topic ")

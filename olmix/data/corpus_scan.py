@@ -1,4 +1,4 @@
-"""Scanning a corpus that lies elsewhere, and writing what was found into its domain's folder.
+"""Scanning a corpus that lies elsewhere, and writing what it holds into its domain's folder.
 
 The documents are written beside `kept/` first, and moved into it when the manifest stands: what fails changes nothing,
 and a kill in between leaves a manifest whose digests tell that `kept/` is of another scan.
@@ -20,7 +20,7 @@ import yaml
 import zstandard
 
 from olmix.core.digest import MODULUS, document_digest, to_hex
-from olmix.data.content import WHOLE, Content, Topics
+from olmix.data.content import NO_TOPIC, Content, Topics
 from olmix.data.corpus import (
     ALL,
     COLUMNS,
@@ -34,7 +34,7 @@ from olmix.data.corpus import (
     read_corpus,
     shards_of,
 )
-from olmix.data.memory import Memory, healed
+from olmix.data.memory import Memory, read_again_if_damaged
 from olmix.data.parallel import Readers
 from olmix.data.scan import Scanned, scan
 from olmix.data.shards import Shard, is_remote, local_path
@@ -53,8 +53,8 @@ _HEADING = (
 
 @dataclass(frozen=True)
 class CorpusScan:
-    """What a scan found: the domain's folder, the corpus, how many shards it has and how many were read; by name those
-    that are new to the manifest, changed or gone since, and the documents that went with these."""
+    """The outcome of a scan: the domain's folder, the corpus, and how many shards it has and were read; by name those
+    that are new to the manifest, changed or gone since, and the documents lost with these."""
 
     folder: Path
     corpus: Corpus
@@ -80,49 +80,37 @@ def scan_corpus(
 
     `budget` is the bytes of documents to keep of a topic. Raises DataError; shards that were read are remembered.
     """
-    with domain.named_in_errors():
-        return _scan_corpus(domain, root, memories, budget, readers, full, report)
-
-
-def _scan_corpus(
-    domain: DomainSource,
-    root: str | None,
-    memories: Path,
-    budget: int,
-    readers: Readers,
-    full: bool,
-    report: Report,
-) -> CorpusScan:
-    before: dict[str, dict[str, Content]] = {}
-    if is_corpus(domain.folder):
-        try:
-            corpus = read_corpus(domain.folder)
-        except OlmixError:
-            if root is None:
-                raise
-        else:
-            root, before = root or corpus.root, corpus.by_shard
-    if root is None:
-        raise DataError(f"{domain.folder}: holds no {MANIFEST}; say where the shards lie with --root")
-    _require_apart(domain, root)
-    shards = shards_of(domain, root)
-    _require_own(domain.folder)
-    with Memory(memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), budget) as memory:
-        if full:
-            memory.clear()
-        read = partial(scan, shards, domain.reading, memory, readers, report, domain.domain_names)
-
-        def scan_and_write() -> tuple[Corpus, Scanned]:
-            found = read()
-            content = found.content
-            if not all(memory.is_full(topic) for topic in content):  # shards that are gone took documents with them
+    with domain.locate_errors():
+        before: dict[str, dict[str, Content]] = {}
+        if is_corpus(domain.folder):
+            try:
+                corpus = read_corpus(domain.folder)
+            except OlmixError:
+                if root is None:
+                    raise
+            else:
+                root, before = root or corpus.root, corpus.by_shard
+        if root is None:
+            raise DataError(f"holds no {MANIFEST}", file=domain.folder, way_out="say where the shards lie with --root")
+        _require_apart(domain, root)
+        shards = shards_of(domain, root)
+        _require_own(domain.folder)
+        with Memory(memories / f"{domain.name}.sqlite", domain.reading.digest(shards[0].kind), budget) as memory:
+            if full:
                 memory.clear()
-                found = read()
-            if not any(c.documents for c in content.values()):
-                raise DataError(f"{root}: no document fits params.yaml: {domain.entry}.where; nothing was written")
-            return write_corpus(domain, root, shards, found.parts, content, memory), found
+            read = partial(scan, shards, domain.reading, memory, readers, report, domain.domain_names)
 
-        corpus, scanned = healed(memory, scan_and_write)
+            def scan_and_write() -> tuple[Corpus, Scanned]:
+                scanned = read()
+                content = scanned.content
+                if not all(memory.is_full(topic) for topic in content):  # shards that are gone took documents with them
+                    memory.clear()
+                    scanned = read()
+                if not any(c.documents for c in content.values()):
+                    raise DataError("no document fits, nothing was written", file=root, key="where")
+                return write_corpus(domain, root, shards, scanned.parts, content, memory), scanned
+
+            corpus, scanned = read_again_if_damaged(memory, scan_and_write)
     now = {name: {t: c for t, c in topics.items() if c.documents} for name, topics in scanned.parts.items()}
     gone = tuple(sorted(before.keys() - now.keys()))
     return CorpusScan(
@@ -151,11 +139,11 @@ def write_corpus(
     shutil.rmtree(staged, ignore_errors=True)
     paths = {topic: kept_path(domain, topic) for topic in content}
     try:
-        kept = {topic: _write_kept(staged / paths[topic].name, memory, topic, kind.tokens) for topic in content}
+        kept = {topic: _write_kept(staged / paths[topic].name, memory, topic, kind.are_tokens) for topic in content}
         rows = [
             (shard.name, shard.size, topic, to_hex(c.digest), c.documents, c.bytes, c.tokens)
             for shard in shards
-            for topic, c in sorted(parts[shard.name].items()) or [(WHOLE, Content())]  # where `where` leaves nothing
+            for topic, c in sorted(parts[shard.name].items()) or [(NO_TOPIC, Content())]  # where `where` leaves nothing
         ]
         table = pl.DataFrame(rows, schema=list(COLUMNS), orient="row").write_csv()
         corpus = Corpus(root, kind, domain.reading.digest(kind), dict(content), kept, table)
@@ -167,7 +155,7 @@ def write_corpus(
             if path not in paths.values():
                 path.unlink()
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror}; nothing was recorded") from None
+        raise DataError(f"cannot be written: {error.strerror}, and nothing was recorded", file=folder) from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return corpus
@@ -179,7 +167,7 @@ def _require_apart(domain: DomainSource, root: str) -> None:
     if not is_remote(place := local_path(root)):
         shards, own = Path(place).resolve(), folder.resolve()
         if shards.is_relative_to(own) or own.is_relative_to(shards):
-            raise DataError(f"{root}: the domain's folder, {folder}, lies there; keep the two apart")
+            raise DataError(f"the domain's folder, {folder}, lies there", file=root, way_out="keep the two apart")
 
 
 def _require_own(folder: Path) -> None:
@@ -192,8 +180,9 @@ def _require_own(folder: Path) -> None:
         kept = len(name.parts) == 2 and name.parts[0] == KEPT and name.name.endswith(KEPT_SUFFIX)
         if not (ours and (kept or str(name) == MANIFEST)):
             raise DataError(
-                f"{path}: the folder of a corpus that lies elsewhere holds {MANIFEST} and {KEPT}/ alone; move it to "
-                "the other shards, or away"
+                f"the folder of a corpus that lies elsewhere holds {MANIFEST} and {KEPT}/ alone",
+                file=path,
+                way_out="move it to the other shards, or away",
             )
 
 
@@ -224,7 +213,7 @@ def _to_yaml(domain: DomainSource, corpus: Corpus) -> str:
         row: dict[str, Any] = {**asdict(c), "digest": to_hex(c.digest)}
         row["kept"] = {**asdict(corpus.kept[topic]), "digest": to_hex(corpus.kept[topic].digest)}
         content[ALL if domain.reading.partition_by is None else f"topic {topic}"] = row
-    head = {"root": corpus.root, "format": corpus.kind.name, "reading": corpus.way, "content": content}
+    head = {"root": corpus.root, "format": corpus.kind.name, "reading": corpus.reading, "content": content}
     text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=1000)
     rows = "".join(f"  {line}\n" for line in corpus.shards.split("\n")[:-1])
     return f"{_HEADING.format(name=domain.name)}{text}shards: |\n{rows}"

@@ -54,7 +54,7 @@ def find_domain(folder: Path) -> Found:
     """Read a folder once, its format and the field of its text found out; raises DataError for what holds no text, or
     too few documents."""
     shards = list_shards(folder, lambda target: True)
-    if shards[0].kind.tokens:
+    if shards[0].kind.are_tokens:
         raise DataError(
             "token ids; tasks can only be made from text",
             file=folder,

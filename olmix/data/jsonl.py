@@ -43,10 +43,10 @@ def read_jsonl(piece: Piece, reading: Reading) -> Iterator[Batch]:
                 try:
                     batch = documents_in(full)
                 except _FAILURES:
-                    raise DataError(_diagnose(piece, reading)) from None
+                    raise _diagnose(piece, reading) from None
             yield batch
     if blank:
-        raise DataError(f"{piece.shard.place}: empty shard, without a line of text; remove it or write it again")
+        raise piece.shard.error("empty shard, without a line of text", way_out="remove it or write it again")
 
 
 # msgspec goes as deep as Python's stack allows, also through fields that it skips.
@@ -112,8 +112,8 @@ def unescape(strings: Sequence[bytes]) -> list[bytes]:
     return texts
 
 
-def _diagnose(piece: Piece, reading: Reading) -> str:
-    """What keeps the first line of a piece that is no document from being one; it is read again, slowly."""
+def _diagnose(piece: Piece, reading: Reading) -> DataError:
+    """Why the first bad line of a piece is not a document; the piece is read again, slowly."""
     shard = piece.shard
     documents_in = _fields(reading) if reading.has_fields else _texts(reading)
     number = _lines_before(piece)
@@ -126,7 +126,7 @@ def _diagnose(piece: Piece, reading: Reading) -> str:
                         documents_in([line])
                 except _FAILURES:
                     return _problem(f"{shard.place}:{number}", line, reading)
-    return f"{shard.place}: changed while it was read; nothing was recorded, run it again"
+    return shard.changed()
 
 
 def _lines_before(piece: Piece) -> int:
@@ -156,11 +156,12 @@ def leave_out(field: str | None) -> str:
     return f"leave such documents out with where_not: {{{field}: null}}, or write text there"
 
 
-def no_topic(reading: Reading, value: object) -> str:
-    """What to say of a document without a topic."""
-    found = "no value" if value in (None, "") else f"{value!r:.40}"
+def no_topic(place: str, reading: Reading, value: object) -> DataError:
+    """The error of a document at `place` without a topic."""
+    what = "no value" if value in (None, "") else f"{value!r:.40}"
     field = reading.partition_by
-    return f"field {field!r} of partition_by holds {found}, which names no topic; {leave_out(field)}"
+    message = f"field {field!r} of partition_by holds {what}, which names no topic"
+    return DataError(message, file=place, way_out=leave_out(field))
 
 
 def _attribute(field: str) -> str:
@@ -204,33 +205,34 @@ def _getter(field: str) -> Callable[[Any], Any]:
     return get
 
 
-def _problem(where: str, line: bytes, reading: Reading) -> str:
-    """What keeps a line from being a document, in one line."""
-    key = "domains" if reading.partition_by is None else "sources"
+def _problem(place: str, line: bytes, reading: Reading) -> DataError:
+    """Why a line is not a document."""
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return f"{where}: not JSON: {error}"
+        return DataError(f"not JSON: {error}", file=place)
     if not isinstance(row, dict):
-        return f"{where}: not a JSON object; write one object a line with the field {reading.text!r}"
+        way_out = f"write one object a line with the field {reading.text!r}"
+        return DataError("not a JSON object", file=place, way_out=way_out)
     text, fields = _lookup(row, reading.text)
     if text is _MISSING:
-        return f"{where}: no field {reading.text!r} (fields: {fields}); set params.yaml: {key}.<name>.text"
+        message = f"no field {reading.text!r} (fields: {fields})"
+        return DataError(message, file=place, key="text", way_out="name another")
     if not isinstance(text, str):
-        out = f"; {leave_out(reading.text)}" if text is None else ""
-        return f"{where}: field {reading.text!r} is {'null' if text is None else type(text).__name__}, not text{out}"
-    return f"{where}: {_topic_problem(row, reading)}"
+        kind, hint = ("null", leave_out(reading.text)) if text is None else (type(text).__name__, None)
+        return DataError(f"field {reading.text!r} is {kind}, not text", file=place, way_out=hint)
+    return _topic_problem(place, row, reading)
 
 
-def _topic_problem(row: dict[str, Any], reading: Reading) -> str:
+def _topic_problem(place: str, row: dict[str, Any], reading: Reading) -> DataError:
     if reading.partition_by is not None:
         topic, fields = _lookup(row, reading.partition_by)
         if topic is _MISSING:
-            out = leave_out(reading.partition_by)
-            return f"no field {reading.partition_by!r} of partition_by (fields: {fields}); {out}"
+            message = f"no field {reading.partition_by!r} of partition_by (fields: {fields})"
+            return DataError(message, file=place, way_out=leave_out(reading.partition_by))
         if topic_name(topic) is None:
-            return no_topic(reading, topic)
-    return "cannot be read as a document: a field or a number in it is not what JSON lines hold"
+            return no_topic(place, reading, topic)
+    return DataError("cannot be read as a document: a field or a number in it is not what JSON lines hold", file=place)
 
 
 _MISSING = object()

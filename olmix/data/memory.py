@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Self, TypeVar
 
 from olmix.core.digest import MODULUS, document_digest, from_hex, to_hex
-from olmix.data.content import WHOLE, Content
+from olmix.data.content import NO_TOPIC, Content
 from olmix.data.shards import Shard
 from olmix.errors import DataError, OlmixError
 
@@ -50,7 +50,7 @@ class DamagedMemoryError(DataError):
 Result = TypeVar("Result")
 
 
-def healed(memory: Memory, read: Callable[[], Result]) -> Result:
+def read_again_if_damaged(memory: Memory, read: Callable[[], Result]) -> Result:
     """What `read` returns; when the memory turns out to be damaged, it is cleared, and `read` called once more."""
     try:
         return read()
@@ -59,21 +59,21 @@ def healed(memory: Memory, read: Callable[[], Result]) -> Result:
         return read()
 
 
-Kept = tuple[str, bytes, bytes]  # topic, hash (big-endian, so that its order is the numbers'), document
+HashedDocument = tuple[str, bytes, bytes]  # topic, hash (big-endian, so that its order is the numbers'), document
 
 
 class Memory:
     """A context manager; one process at a time holds a domain's memory, others wait for it.
 
-    `way` is how documents are read (Reading.digest): another way remembers nothing. `budget` is the bytes of documents
-    to keep of a topic; less than LEAST is LEAST.
+    `reading` is the digest of how documents are read: with another, nothing is remembered. `budget` is the bytes of
+    documents to keep of a topic, at least LEAST.
     """
 
-    def __init__(self, path: Path, way: str, budget: int) -> None:
+    def __init__(self, path: Path, reading: str, budget: int) -> None:
         self.path = path
         self.budget = max(budget, LEAST)
         self.may_guess = True
-        self._way = way
+        self._reading = reading
         self._lock: IO[bytes] | None = None
         self._committed = time.monotonic()
 
@@ -84,7 +84,7 @@ class Memory:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._open()
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise DataError(f"cannot be written: {error.strerror}", file=self.path) from None
         return self
 
     def __exit__(
@@ -103,19 +103,19 @@ class Memory:
         try:
             self._unlink()
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be removed: {error.strerror}") from None
+            raise DataError(f"cannot be removed: {error.strerror}", file=self.path) from None
         self._open()
 
     def known(self, shards: Sequence[Shard]) -> dict[str, dict[str, Content]]:
         """The parts of the shards that have the stamp they had when they were read, by name and topic."""
         stamps = {shard.name: shard.stamp for shard in shards if shard.stamp}
         rows = self._base.execute("select id, name, stamp from shards where finished")
-        found = {key: name for key, name, stamp in rows if stamps.get(name) == stamp}
-        parts: dict[str, dict[str, Content]] = {name: {} for name in found.values()}
+        names = {key: name for key, name, stamp in rows if stamps.get(name) == stamp}
+        parts: dict[str, dict[str, Content]] = {name: {} for name in names.values()}
         rows = self._base.execute("select shard, topic, digest, documents, bytes, tokens from parts")
         for key, topic, digest, *numbers in rows:
-            if key in found:
-                parts[found[key]][topic] = Content(from_hex(digest, str(self.path)), *numbers)
+            if key in names:
+                parts[names[key]][topic] = Content(from_hex(digest, str(self.path)), *numbers)
         return parts
 
     def keep_only(self, names: Collection[str]) -> None:
@@ -135,7 +135,7 @@ class Memory:
         )
         return int(cursor.lastrowid or 0)
 
-    def keep(self, key: int, kept: Iterable[Kept]) -> None:
+    def keep(self, key: int, kept: Iterable[HashedDocument]) -> None:
         """Keep documents of a shard, and drop those above the budget."""
         rows: list[tuple[int, str, bytes, bytes]] = []
         size = 0
@@ -177,32 +177,32 @@ class Memory:
             self._tops[topic] = bound.to_bytes(HASH_BYTES)
             self._base.execute("insert or replace into bounds values (?, ?)", (topic, to_hex(bound)))
 
-    def is_whole(self, topic: str) -> bool:
+    def is_complete(self, topic: str) -> bool:
         """Whether every document of the topic is kept."""
         return topic not in self._bounds
 
     def is_full(self, topic: str) -> bool:
         """Whether the documents that are kept of a topic are all, or hold the budget."""
-        return self.is_whole(topic) or self._sizes.get(topic, 0) >= self.budget
+        return self.is_complete(topic) or self._sizes.get(topic, 0) >= self.budget
 
-    def holds(self, topic: str, documents: int) -> bool:
+    def holds_all(self, topic: str, documents: int) -> bool:
         """Whether all `documents` of a topic are kept; raises DamagedMemoryError when they should be and are not."""
         rows = self._base.execute("select count(*) from documents where topic = ?", (topic,))
-        whole = int(rows.fetchone()[0]) == documents
-        if self.is_whole(topic) and not whole:
-            raise DamagedMemoryError(f"{self.path}: damaged, documents are gone; remove it")
-        return whole
+        complete = int(rows.fetchone()[0]) == documents
+        if self.is_complete(topic) and not complete:
+            raise DamagedMemoryError("damaged, documents are gone", file=self.path, way_out="remove it")
+        return complete
 
-    def documents(self, topic: str = WHOLE) -> Iterator[bytes]:
+    def documents(self, topic: str = NO_TOPIC) -> Iterator[bytes]:
         """The documents that are kept of a topic, in the order of their hashes; raises DamagedMemoryError."""
         try:
             rows = self._base.execute("select hash, document from documents where topic = ? order by hash", (topic,))
             for digest, document in rows:
                 if document_digest(document).to_bytes(HASH_BYTES) != digest:
-                    raise DamagedMemoryError(f"{self.path}: damaged; remove it")
+                    raise DamagedMemoryError("damaged", file=self.path, way_out="remove it")
                 yield document
         except (sqlite3.Error, TypeError) as error:
-            raise DamagedMemoryError(f"{self.path}: damaged ({error}); remove it") from None
+            raise DamagedMemoryError(f"damaged ({error})", file=self.path, way_out="remove it") from None
 
     def _trim(self, topic: str) -> None:
         """Drop the documents of highest hash that the budget does not hold. Copies of a document share their hash and
@@ -234,7 +234,9 @@ class Memory:
             with contextlib.suppress(AttributeError, sqlite3.Error):
                 self._base.close()
             if isinstance(error, sqlite3.OperationalError) and not str(error).startswith("no such"):
-                raise DataError(f"{self.path}: cannot be written ({error}); make room, or remove it") from None
+                raise DataError(
+                    f"cannot be written ({error})", file=self.path, way_out="make room, or remove it"
+                ) from None
             self._unlink()
             self._connect()
 
@@ -246,13 +248,13 @@ class Memory:
         self._base = sqlite3.connect(self.path, timeout=60, isolation_level="DEFERRED")
         self._base.execute("pragma journal_mode = truncate")
         self._base.execute("pragma synchronous = off")  # a cache: losing it to a power cut costs a reading
-        about = {"version": VERSION, "way": self._way}
+        about = {"version": VERSION, "way": self._reading}
         if not self._base.execute("select name from sqlite_master where name = 'about'").fetchone():
             self._base.executescript(_TABLES)
             self._base.executemany("insert into about values (?, ?)", about.items())
             self._base.commit()
         if dict(self._base.execute("select key, value from about")) != about:
-            raise DataError(f"{self.path}: read another way")
+            raise DataError("read another way", file=self.path)
         rows = self._base.execute("select topic, bound from bounds")
         self._bounds = {topic: from_hex(bound, str(self.path)) for topic, bound in rows}
         self._tops = {topic: bound.to_bytes(HASH_BYTES) for topic, bound in self._bounds.items()}
@@ -264,21 +266,21 @@ class Memory:
         return dict(rows.fetchall())
 
 
-def recorded(path: Path, way: str) -> dict[str, tuple[str, Content]]:
+def recorded(path: Path, reading: str) -> dict[str, tuple[str, Content]]:
     """Stamp and content, all topics together, of every shard that was read to its end, by name; nothing when there is
-    no memory of that `way` at `path`."""
+    no memory with that `reading`, a digest, at `path`."""
     if not path.exists():
         return {}
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as base:
-            if dict(base.execute("select key, value from about")) != {"version": VERSION, "way": way}:
+            if dict(base.execute("select key, value from about")) != {"version": VERSION, "way": reading}:
                 return {}
             rows = base.execute("select id, name, stamp from shards where finished")
-            found = {key: (name, stamp) for key, name, stamp in rows}
-            parts = dict.fromkeys(found, Content())
+            finished = {key: (name, stamp) for key, name, stamp in rows}
+            parts = dict.fromkeys(finished, Content())
             for key, digest, *numbers in base.execute("select shard, digest, documents, bytes, tokens from parts"):
                 if key in parts:
                     parts[key] += Content(from_hex(digest, str(path)), *numbers)
     except (sqlite3.Error, OlmixError, TypeError, ValueError):  # damaged: it is read again when it is needed
         return {}
-    return {name: (stamp, parts[key]) for key, (name, stamp) in found.items()}
+    return {name: (stamp, parts[key]) for key, (name, stamp) in finished.items()}

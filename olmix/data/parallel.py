@@ -97,8 +97,9 @@ class Readers:
                     yield running.pop(future), result
         except BrokenProcessPool:
             raise DataError(
-                f"{next(iter(running.values())).shard.place}: a process that read it or a shard beside it died, "
-                "perhaps for want of memory; run it again"
+                "a process that read it or a shard beside it died, perhaps for want of memory",
+                file=next(iter(running.values())).shard.place,
+                way_out="run it again",
             ) from None
         finally:
             for future in running:
@@ -114,7 +115,7 @@ class Readers:
             return self._pool
 
 
-def together(
+def read_concurrently(
     function: Callable[[Item, Readers, Report], Result], items: Sequence[Item], workers: int | None, report: Report
 ) -> list[Result]:
     """`function` of every item (an entry that is read), some at once, which share the processes that read.

@@ -13,7 +13,6 @@ import polars as pl
 from olmix.data.jsonl import leave_out, no_topic, topic_name
 from olmix.data.reading import Batch, Piece, Reading
 from olmix.data.shards import Shard, is_remote
-from olmix.errors import DataError
 
 ROWS = 1024
 _TEXT, _TOPIC, _ROW = "text", "topic", "row"
@@ -25,32 +24,32 @@ def read_parquet(piece: Piece, reading: Reading) -> Iterator[Batch]:
     try:
         yield from _batches(shard, reading)
     except (pl.exceptions.PolarsError, OSError, RuntimeError) as error:
-        raise DataError(f"{shard.place}: not valid parquet: {_first(error)}") from None
+        raise shard.error(f"not valid parquet: {_first(error)}") from None
     except pl.exceptions.PanicException as error:  # polars panics at some damaged pages
-        raise DataError(f"{shard.place}: not valid parquet: damaged ({_first(error)})") from None
+        raise shard.error(f"not valid parquet: damaged ({_first(error)})") from None
 
 
 def _batches(shard: Shard, reading: Reading) -> Iterator[Batch]:
     table = _open(shard)
     schema = table.collect_schema()
-    text = _column(shard, schema, reading.text, f"set params.yaml: {_key(reading)}.<name>.text")
+    text = _column(shard, schema, reading.text, "text")
     if _type(schema, reading.text) not in (pl.String, pl.Binary, pl.Categorical, pl.Enum):
-        raise DataError(f"{shard.place}: column {reading.text!r} is {_type(schema, reading.text)}, not text")
+        raise shard.error(f"column {reading.text!r} is {_type(schema, reading.text)}, not text")
     table = _filtered(table, shard, schema, reading)
     wanted = [text.alias(_TEXT)]
     if reading.partition_by is not None:
-        topic = _column(shard, schema, reading.partition_by, "name another in partition_by")
+        topic = _column(shard, schema, reading.partition_by, "partition_by")
         kind = _type(schema, reading.partition_by)
         if not (kind in (pl.String, pl.Categorical, pl.Enum) or kind.is_integer()):
-            raise DataError(f"{shard.place}: column {reading.partition_by!r} is {kind}; topics are text or integers")
+            raise shard.error(
+                f"column {reading.partition_by!r} is {kind}, neither text nor integers", key="partition_by"
+            )
         wanted.append(topic.cast(pl.String).alias(_TOPIC))
     for batch in table.select(wanted).collect_batches(chunk_size=ROWS):
         texts = batch[_TEXT]
         if texts.null_count():
             row = _first_row(shard, reading, text.is_null())
-            raise DataError(
-                f"{shard.place}: row {row}: column {reading.text!r} is null, not text; {leave_out(reading.text)}"
-            )
+            raise shard.error(f"row {row}: column {reading.text!r} is null, not text", way_out=leave_out(reading.text))
         if texts.dtype == pl.Binary:
             _require_utf8(shard, reading, texts)
         topics = None
@@ -58,9 +57,13 @@ def _batches(shard: Shard, reading: Reading) -> Iterator[Batch]:
             topics = batch[_TOPIC].to_list()
             wrong = [name for name in dict.fromkeys(topics) if topic_name(name) is None]
             if wrong:
-                there = _column(shard, schema, reading.partition_by, "").cast(pl.String).eq_missing(pl.lit(wrong[0]))
+                there = (
+                    _column(shard, schema, reading.partition_by, "partition_by")
+                    .cast(pl.String)
+                    .eq_missing(pl.lit(wrong[0]))
+                )
                 row = _first_row(shard, reading, there)
-                raise DataError(f"{shard.place}: row {row}: {no_topic(reading, wrong[0])}")
+                raise no_topic(f"{shard.place}: row {row}", reading, wrong[0])
         yield Batch(texts.cast(pl.String).cast(pl.Binary).to_list(), topics)
 
 
@@ -71,12 +74,8 @@ def _open(shard: Shard) -> pl.LazyFrame:
         return pl.scan_parquet(io.BytesIO(file.read()))
 
 
-def _key(reading: Reading) -> str:
-    return "domains" if reading.partition_by is None else "sources"
-
-
-def _column(shard: Shard, schema: pl.Schema, field: str, way_out: str) -> pl.Expr:
-    """A column by its dotted name; raises DataError when there is none."""
+def _column(shard: Shard, schema: pl.Schema, field: str, key: str) -> pl.Expr:
+    """A column by its dotted name, which `key` of the entry gives; raises DataError when there is none."""
     head, *rest = field.split(".")
     kind: pl.DataType | None = schema.get(head)
     column = pl.col(head)
@@ -87,7 +86,7 @@ def _column(shard: Shard, schema: pl.Schema, field: str, way_out: str) -> pl.Exp
         kind = fields.get(name)  # type: ignore[assignment]
         column = column.struct.field(name)
     if kind is None:
-        raise DataError(f"{shard.place}: no column {field!r} (columns: {', '.join(there[:8])}); {way_out}")
+        raise shard.error(f"no column {field!r} (columns: {', '.join(there[:8])})", key=key, way_out="name another")
     return column
 
 
@@ -101,10 +100,10 @@ def _type(schema: pl.Schema, field: str) -> pl.DataType:
 
 def _filtered(table: pl.LazyFrame, shard: Shard, schema: pl.Schema, reading: Reading) -> pl.LazyFrame:
     for field, values in reading.where:
-        column = _column(shard, schema, field, "remove it from where")
+        column = _column(shard, schema, field, "where")
         table = table.filter(_fits(column, _type(schema, field), values))
     for field, others in reading.where_not:
-        column = _column(shard, schema, field, "remove it from where_not")
+        column = _column(shard, schema, field, "where_not")
         missing = column.is_null() if None in others else pl.lit(False)
         table = table.filter(~(_fits(column, _type(schema, field), others) | missing))
     return table
@@ -137,7 +136,7 @@ def _require_utf8(shard: Shard, reading: Reading, texts: pl.Series) -> None:
     try:
         texts.cast(pl.String)
     except pl.exceptions.PolarsError:
-        raise DataError(f"{shard.place}: column {reading.text!r} is binary and not UTF-8; convert it first") from None
+        raise shard.error(f"column {reading.text!r} is binary and not UTF-8", way_out="convert it first") from None
 
 
 def _first(error: BaseException) -> str:

@@ -37,13 +37,13 @@ class Reading:
         return bool(self.where or self.where_not or self.partition_by is not None)
 
     def digest(self, kind: Kind) -> str:
-        """Identifies this way of reading shards of `kind`, for what was read with it before."""
-        said = asdict(self) | {"format": kind.name}
+        """Identifies how shards of `kind` are read, to recognise what was read before."""
+        fields = asdict(self) | {"format": kind.name}
         if not self.where_not:  # what was read before there was such a filter stays known
-            del said["where_not"]
-        if not kind.tokens:  # another tokeniser finds the same documents in text
-            del said["dtype"], said["vocabulary"], said["end"]
-        return xxhash.xxh3_128_hexdigest(orjson.dumps(said, option=orjson.OPT_SORT_KEYS))
+            del fields["where_not"]
+        if not kind.are_tokens:  # another tokeniser finds the same documents in text
+            del fields["dtype"], fields["vocabulary"], fields["end"]
+        return xxhash.xxh3_128_hexdigest(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS))
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class _Counter:
         return self.counted >= max(self._limit, ESTIMATED_FROM)
 
     def take(self, encoded: Iterable[tuple[Tokens, int]]) -> Iterator[Tokens]:
-        """The pieces of the stream, from (ids, bytes) of each document."""
+        """The stream in chunks, from (ids, bytes) of each document."""
         for ids, size in encoded:
             if self.enough:
                 return
@@ -93,8 +93,7 @@ def write_sample(
     """
     counter = _Counter(tokenizer, limit, are_tokens)
     encoded = _ids(documents, tokenizer) if are_tokens else _encoded(documents, tokenizer)
-    pieces = counter.take(encoded)
-    identity, tokens = write_stream(path, pieces, tokenizer.dtype, lambda: complete or counter.enough)
+    identity, tokens = write_stream(path, counter.take(encoded), tokenizer.dtype, lambda: complete or counter.enough)
     if identity is None:
         return None
     exact = counter.counted if complete and counter.exhausted else None

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from olmix.core.digest import MODULUS, document_digest
 from olmix.data import parallel
 from olmix.data.arrays import closed_tokens, read_header, read_tokens_of
-from olmix.data.content import WHOLE, Content, add_topics
-from olmix.data.memory import HASH_BYTES, DamagedMemoryError, Kept, Memory
+from olmix.data.content import NO_TOPIC, Content, add_topics
+from olmix.data.memory import HASH_BYTES, DamagedMemoryError, HashedDocument, Memory
 from olmix.data.parallel import Readers
 from olmix.data.reading import Batch, Piece, Reading
 from olmix.data.shards import Kind, Shard, total_size
@@ -37,16 +37,16 @@ Accept = Callable[[Collection[str]], object]
 
 
 @dataclass
-class Found:
-    """What was found in a piece: content by topic, the documents to keep, the first of them in files, and whether
-    it is a real npy file."""
+class ScannedPiece:
+    """What a piece holds: content by topic, the documents to keep, the first of them in files, and whether it is a
+    real npy file."""
 
     parts: dict[str, Content] = field(default_factory=dict)
-    kept: list[Kept] = field(default_factory=list)
+    kept: list[HashedDocument] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     real_npy: bool = False
 
-    def documents(self) -> Iterator[Kept]:
+    def documents(self) -> Iterator[HashedDocument]:
         """The documents to keep; their files are removed."""
         for name in self.files:
             path = Path(name)
@@ -58,29 +58,31 @@ class Found:
 
 def read_piece(piece: Piece, reading: Reading) -> Iterator[Batch]:
     """The documents of a piece in batches; raises DataError with shard and place for what is none."""
-    read = read_tokens_of if piece.shard.kind.tokens else read_text
+    read = read_tokens_of if piece.shard.kind.are_tokens else read_text
     place = piece.shard.place
     try:
         yield from read(piece, reading)
     except OSError as error:  # a disk that fails, or a share that is gone
-        raise DataError(f"{place}: cannot be read: {error.strerror or error}; run it again when it can") from None
+        raise DataError(
+            f"cannot be read: {error.strerror or error}", file=place, way_out="run it again when it can"
+        ) from None
 
 
 def content_of(kind: Kind, digest: int, documents: int, size: int) -> Content:
     """The content of documents whose hashes sum to `digest` and that hold `size` bytes, of text or of ids."""
-    if kind.tokens:
+    if kind.are_tokens:
         return Content(digest % MODULUS, documents, 0, closed_tokens(documents, size))
     return Content(digest % MODULUS, documents, size)
 
 
-def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound: int, folder: str) -> Found:
+def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound: int, folder: str) -> ScannedPiece:
     """Read and hash the documents of a piece, and keep those below the bound of their topic, or below `bound`.
 
     More of them than memory should hold are written to files in `folder`.
     """
-    found = Found()
+    scanned = ScannedPiece()
     held = 0
-    tokens = piece.shard.kind.tokens
+    tokens = piece.shard.kind.are_tokens
     counts: dict[str, list[int]] = {}
     for documents, topics in read_piece(piece, reading):
         hashes = [document_digest(document) for document in documents]
@@ -93,22 +95,22 @@ def scan_piece(piece: Piece, reading: Reading, bounds: Mapping[str, int], bound:
             count[2] += sum(map(len, texts))
             top = bounds.get(topic, bound)
             low = [(topic, h.to_bytes(HASH_BYTES), text) for h, text in zip(own, texts, strict=True) if h < top]
-            found.kept += low
+            scanned.kept += low
             held += sum(len(text) for _, _, text in low)
         if held > RETURNED:
-            found.files.append(_write_kept(found.kept, folder))
-            found.kept, held = [], 0
+            scanned.files.append(_write_kept(scanned.kept, folder))
+            scanned.kept, held = [], 0
     for topic, (digest, number, size) in counts.items():
-        found.parts[topic] = content_of(piece.shard.kind, digest, number, size)
-    found.real_npy = tokens and read_header(piece.shard, reading).real_npy
-    return found
+        scanned.parts[topic] = content_of(piece.shard.kind, digest, number, size)
+    scanned.real_npy = tokens and read_header(piece.shard, reading).real_npy
+    return scanned
 
 
 def by_topic(topics: Sequence[str] | None, count: int) -> Iterator[tuple[str, list[int] | None]]:
     """The places of each topic's documents in a batch of `count`; None stands for all of them."""
     if topics is None:
         if count:
-            yield WHOLE, None
+            yield NO_TOPIC, None
         return
     places: dict[str, list[int]] = {}
     for k, topic in enumerate(topics):
@@ -144,9 +146,9 @@ def scan(
     try:
         return _scan(shards, reading, memory, readers, report, accept)
     except sqlite3.OperationalError as error:
-        raise DataError(f"{memory.path}: cannot be written ({error}); make room, or remove it") from None
+        raise DataError(f"cannot be written ({error})", file=memory.path, way_out="make room, or remove it") from None
     except (sqlite3.Error, MixtureError) as error:
-        raise DamagedMemoryError(f"{memory.path}: damaged ({error}); remove it") from None
+        raise DamagedMemoryError(f"damaged ({error})", file=memory.path, way_out="remove it") from None
 
 
 def _scan(
@@ -161,13 +163,13 @@ def _scan(
     if reading.partition_by is None and not known and memory.may_guess:
         # Text may be longer than its file, hardly ever much shorter: most documents of a large domain are not even
         # looked at twice. A wrong guess costs another reading, never another answer.
-        memory.lower(WHOLE, min(MODULUS, MODULUS * CAUTION * memory.budget // total))
+        memory.lower(NO_TOPIC, min(MODULUS, MODULUS * CAUTION * memory.budget // total))
     folder = memory.path.with_suffix(".reading")  # whoever holds the memory is the only one to read
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir()
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise DataError(f"cannot be written: {error.strerror}", file=folder) from None
     try:
         read = _Reader(memory, reading, str(folder), readers)
         done = size = 0
@@ -210,11 +212,11 @@ class _Reader:
         self.real_npy: list[str] = []
 
     def all(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, dict[str, Content]]]:
-        for piece, found in self._readers.each(scan_piece, self._jobs(shards), total_size(shards)):
+        for piece, scanned in self._readers.each(scan_piece, self._jobs(shards), total_size(shards)):
             name = piece.shard.name
-            self._memory.keep(self._keys[name], found.documents())
-            self._parts[name] = add_topics((self._parts[name], found.parts))
-            self.real_npy += [piece.shard.place] if found.real_npy else []
+            self._memory.keep(self._keys[name], scanned.documents())
+            self._parts[name] = add_topics((self._parts[name], scanned.parts))
+            self.real_npy += [piece.shard.place] if scanned.real_npy else []
             self._left[name] -= 1
             if not self._left[name]:
                 parts = self._parts.pop(name)
@@ -234,7 +236,7 @@ class _Reader:
             yield piece, (piece, self._reading, self._memory.bounds(), MODULUS, self._folder)
 
 
-def _write_kept(kept: Sequence[Kept], folder: str) -> str:
+def _write_kept(kept: Sequence[HashedDocument], folder: str) -> str:
     try:
         handle, name = tempfile.mkstemp(dir=folder)
         with os.fdopen(handle, "wb") as file:
@@ -242,11 +244,11 @@ def _write_kept(kept: Sequence[Kept], folder: str) -> str:
                 label = topic.encode()
                 file.write(len(label).to_bytes(4) + len(document).to_bytes(8) + digest + label + document)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror}; make room there") from None
+        raise DataError(f"cannot be written: {error.strerror}", file=folder, way_out="make room there") from None
     return name
 
 
-def _unpack(content: bytes) -> Iterator[Kept]:
+def _unpack(content: bytes) -> Iterator[HashedDocument]:
     at = 0
     while at < len(content):
         topic_at = at + 12 + HASH_BYTES

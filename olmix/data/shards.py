@@ -7,8 +7,8 @@ modification time, inode; of an object its ETag): it decides what is read again,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -16,6 +16,8 @@ from typing import IO, Any
 from olmix.errors import DataError
 
 READ_SIZE = 1 << 17
+# Whether a linked file may be read, by what the link leads to.
+Allowed = Callable[[Path], bool]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Kind:
     index: str | None = None
     replaces: bool = False
     beside: tuple[str, ...] = ()
-    tokens: bool = False
+    are_tokens: bool = False
 
     def companion(self, name: str) -> str:
         """The name of the index of a shard."""
@@ -47,9 +49,9 @@ KINDS = {
         Kind("jsonl.zst", (".jsonl.zst", ".json.zst", ".ndjson.zst", ".jsonl.zstd", ".json.zstd")),
         Kind("parquet", (".parquet",)),
         Kind("txt", (".txt",)),
-        Kind("npy", (".npy",), beside=(".csv.gz",), tokens=True),
-        Kind("megatron", (".bin",), index=".idx", replaces=True, tokens=True),
-        Kind("datatrove", (".ds",), index=".index", beside=(".metadata", ".loss"), tokens=True),
+        Kind("npy", (".npy",), beside=(".csv.gz",), are_tokens=True),
+        Kind("megatron", (".bin",), index=".idx", replaces=True, are_tokens=True),
+        Kind("datatrove", (".ds",), index=".index", beside=(".metadata", ".loss"), are_tokens=True),
     )
 }
 
@@ -83,7 +85,15 @@ class Shard:
         except OSError:
             stamp = "gone"
         if self.stamp and stamp != self.stamp:
-            raise DataError(f"{self.place}: changed while it was read; nothing was recorded, run it again")
+            raise self.changed()
+
+    def error(self, message: str, *, key: str | None = None, way_out: str | None = None) -> DataError:
+        """The error `message` about this shard; `key` is of its domain's entry."""
+        return DataError(message, file=self.place, key=key, way_out=way_out)
+
+    def changed(self) -> DataError:
+        """The error of a shard that changed under its reader."""
+        return self.error("changed while it was read", way_out="nothing was recorded, run it again")
 
     def _places(self) -> list[str]:
         return [self.place, *([self.kind.companion(self.place)] if self.kind.index else [])]
@@ -105,61 +115,56 @@ def local_path(root: str) -> str:
 
 
 def list_shards(
-    root: Path | str, allowed: Callable[[Path], bool], declared: str | None = None, otherwise: str = "check the path"
+    root: Path | str, allowed: Allowed, declared: str | None = None, way_out: str = "check the path"
 ) -> list[Shard]:
     """The shards below `root`, by name; hidden files are not shards. `declared` is the format of all of them.
 
     Raises DataError when there are none, when one is empty, when formats are mixed or unknown, and when a link leads
-    to a file that `allowed` does not accept. `otherwise` says what to do when the folder is not there.
+    to a file that `allowed` does not accept. `way_out` says what to do when the folder is not there.
     """
     place = local_path(str(root))
-    listed = _remote_files(place) if is_remote(place) else _local_files(Path(place), allowed, otherwise)
-    found = _Files(place, dict(listed))
-    kind = _kind_of(found, declared)
-    suffixes = kind.suffixes if declared is None else tuple(s for s in kind.suffixes if found.any_with(s))
-    companions = {kind.companion(name) for name in found.files if name.endswith(kind.suffixes)}
+    listed = _remote_files(place) if is_remote(place) else _local_files(Path(place), allowed, way_out)
+    files = dict(listed)
+    kind = _kind_of(place, files, declared)
+    suffixes = kind.suffixes if declared is None else _used(kind.suffixes, files)
+    companions = {kind.companion(name) for name in files if name.endswith(kind.suffixes)}
     shards = []
-    for name, (size, stamp) in sorted(found.files.items()):
+    for name, (size, stamp) in sorted(files.items()):
         if not name.isprintable():
-            raise DataError(f"{place}/{name!r}: a name that cannot be printed; rename the file")
+            raise DataError("a name that cannot be printed", file=f"{place}/{name!r}", way_out="rename the file")
         where = _join(place, name)
         if kind.index and name.endswith(kind.index):
             if name not in companions:
-                raise DataError(f"{where}: no {kind.suffixes[0]} beside it; copy it there, or remove this index")
+                raise DataError(
+                    f"no {kind.suffixes[0]} beside it", file=where, way_out="copy it there, or remove this index"
+                )
             continue
         if name.endswith(kind.beside):
             continue
         if suffixes and not name.endswith(suffixes):
-            raise DataError(f"{where}: not a shard; all shards of this domain are {' or '.join(suffixes)}")
+            raise DataError(f"not a shard: all shards of this domain are {' or '.join(suffixes)}", file=where)
         if kind.index:
             index = kind.companion(name)
-            if index not in found.files:
-                raise DataError(f"{where}: no {PurePosixPath(index).name} beside it; copy it there")
+            if index not in files:
+                raise DataError(f"no {PurePosixPath(index).name} beside it", file=where, way_out="copy it there")
         if not size:
-            raise DataError(f"{where}: empty shard; remove it or write it again")
-        stamps = [stamp, *([found.files[kind.companion(name)][1]] if kind.index else [])]
+            raise DataError("empty shard", file=where, way_out="remove it or write it again")
+        stamps = [stamp, *([files[kind.companion(name)][1]] if kind.index else [])]
         shards.append(Shard(name, where, size, "|".join(stamps) if all(stamps) else "", kind))
     if not shards:
-        raise DataError(f"{place}: no shards; put {_suffixes()} files there")
+        raise DataError("no shards", file=place, way_out=f"put {_suffixes()} files there")
     return shards
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Size and stamp of every file below a root, by name."""
-
-    place: str
-    files: dict[str, tuple[int, str]] = field(default_factory=dict)
-
-    def any_with(self, suffix: str) -> bool:
-        return any(name.endswith(suffix) for name in self.files)
+def _used(suffixes: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(suffix for suffix in suffixes if any(name.endswith(suffix) for name in names))
 
 
-def _kind_of(found: _Files, declared: str | None) -> Kind:
+def _kind_of(place: str, files: Iterable[str], declared: str | None) -> Kind:
     """The one format of the files; raises DataError."""
     kinds: dict[str, str] = {}
     unknown = []
-    for name in sorted(found.files):
+    for name in sorted(files):
         kind = next((k.name for k in KINDS.values() if name.endswith(k.suffixes)), None)
         if kind is not None:
             kinds.setdefault(kind, name)
@@ -167,23 +172,29 @@ def _kind_of(found: _Files, declared: str | None) -> Kind:
             unknown.append(name)
     if declared is not None:
         if declared not in KINDS:
-            raise DataError(f"{found.place}: no format {declared!r}; the formats are {', '.join(KINDS)}")
+            raise DataError(
+                f"no format {declared!r}", file=place, key="format", way_out=f"choose from {', '.join(KINDS)}"
+            )
         other = next((n for k, n in kinds.items() if k != declared and not n.endswith(KINDS[declared].beside)), None)
         if other is not None:
-            raise DataError(f"{_join(found.place, other)}: not {declared}, which format declares for this domain")
+            raise DataError(f"{declared}, and this shard is not", file=_join(place, other), key="format")
         return KINDS[declared]
     if len(kinds) > 1:
-        raise DataError(f"{found.place}: {' and '.join(sorted(kinds))} shards in one domain; keep one format a domain")
+        raise DataError(
+            f"{' and '.join(sorted(kinds))} shards in one domain", file=place, way_out="keep one format a domain"
+        )
     if not kinds:
         if unknown:
             data = next((k.suffixes[0] for k in KINDS.values() if k.index and unknown[0].endswith(k.index)), None)
             if data is not None:
-                raise DataError(f"{_join(found.place, unknown[0])}: no {data} beside it; copy it there")
+                raise DataError(f"no {data} beside it", file=_join(place, unknown[0]), way_out="copy it there")
             raise DataError(
-                f"{_join(found.place, unknown[0])}: not a shard; a domain holds {_suffixes()} files, "
-                "or files of the format that is declared in params.yaml: domains.<name>.format"
+                "not a shard",
+                file=_join(place, unknown[0]),
+                key="format",
+                way_out=f"declare one, or give the domain {_suffixes()} files",
             )
-        raise DataError(f"{found.place}: no shards; put {_suffixes()} files there")
+        raise DataError("no shards", file=place, way_out=f"put {_suffixes()} files there")
     return KINDS[next(iter(kinds))]
 
 
@@ -192,9 +203,9 @@ def _suffixes() -> str:
     return f"{', '.join(first[:-1])} or {first[-1]}"
 
 
-def _local_files(root: Path, allowed: Callable[[Path], bool], otherwise: str) -> Iterator[tuple[str, tuple[int, str]]]:
+def _local_files(root: Path, allowed: Allowed, way_out: str) -> Iterator[tuple[str, tuple[int, str]]]:
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; {otherwise}")
+        raise DataError("no such folder", file=root, way_out=way_out)
     # scandir asks the disk once a folder, where a walk of paths would ask several times a file: 100,000 shards.
     waiting = [(str(root), "")]
     while waiting:
@@ -202,7 +213,7 @@ def _local_files(root: Path, allowed: Callable[[Path], bool], otherwise: str) ->
         try:
             entries = os.scandir(folder)
         except OSError as error:
-            raise DataError(f"{folder}: cannot be listed: {_reason(error)}") from None
+            raise DataError(f"cannot be listed: {_reason(error)}", file=folder) from None
         with entries:
             for entry in entries:
                 if _is_hidden(entry.name):
@@ -216,19 +227,21 @@ def _local_files(root: Path, allowed: Callable[[Path], bool], otherwise: str) ->
                 try:
                     yield name, _stamp(entry.stat())
                 except OSError as error:
-                    raise DataError(f"{entry.path}: cannot be looked at: {_reason(error)}") from None
+                    raise DataError(f"cannot be looked at: {_reason(error)}", file=entry.path) from None
 
 
-def _follow(path: Path, allowed: Callable[[Path], bool]) -> None:
+def _follow(path: Path, allowed: Allowed) -> None:
     """Raise DataError unless the link leads to a file that may be read."""
     if path.is_dir():
-        raise DataError(f"{path}: a linked folder is not read; link its files, or copy them in")
+        raise DataError("a linked folder is not read", file=path, way_out="link its files, or copy them in")
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
-        raise DataError(f"{path}: a link that leads nowhere; remove it, or run dvc checkout") from None
+        raise DataError("a link that leads nowhere", file=path, way_out="remove it, or run dvc checkout") from None
     if not allowed(target):
-        raise DataError(f"{path}: leads out of the project through a link; copy the shard in, or use dvc import")
+        raise DataError(
+            "leads out of the project through a link", file=path, way_out="copy the shard in, or use dvc import"
+        )
 
 
 def _stamp(status: os.stat_result) -> tuple[int, str]:
@@ -238,14 +251,14 @@ def _stamp(status: os.stat_result) -> tuple[int, str]:
 def _remote_files(root: str) -> Iterator[tuple[str, tuple[int, str]]]:
     system, path = _system(root)
     try:
-        found: dict[str, dict[str, Any]] = system.find(path, detail=True)
+        objects: dict[str, dict[str, Any]] = system.find(path, detail=True)
     except FileNotFoundError:
-        found = {}
+        objects = {}
     except Exception as error:  # each kind of store has errors of its own
-        raise DataError(f"{root}: cannot be listed: {_reason(error)}") from None
-    if not found:
-        raise DataError(f"{root}: nothing is there; check the root and your credentials")
-    for place, about in found.items():
+        raise DataError(f"cannot be listed: {_reason(error)}", file=root) from None
+    if not objects:
+        raise DataError("nothing is there", file=root, way_out="check the root and your credentials")
+    for place, about in objects.items():
         name = place.removeprefix(path.rstrip("/")).lstrip("/")
         if any(_is_hidden(part) for part in name.split("/")) or about.get("type") == "directory":
             continue
@@ -260,9 +273,11 @@ def _with_size(system: Any, place: str, about: dict[str, Any]) -> dict[str, Any]
         try:
             about = system.info(place)
         except Exception as error:  # each kind of store has errors of its own
-            raise DataError(f"{place}: cannot be looked at: {_reason(error)}") from None
+            raise DataError(f"cannot be looked at: {_reason(error)}", file=place) from None
     if about.get("size") is None:
-        raise DataError(f"{place}: the server does not say its size; copy the shards to a folder or a bucket")
+        raise DataError(
+            "the server does not say its size", file=place, way_out="copy the shards to a folder or a bucket"
+        )
     return about
 
 
@@ -293,7 +308,7 @@ def _open(place: str) -> IO[bytes]:
         opened: IO[bytes] = system.open(path, "rb")
         return opened
     except OSError as error:
-        raise DataError(f"{place}: cannot be read: {_reason(error)}") from None
+        raise DataError(f"cannot be read: {_reason(error)}", file=place) from None
 
 
 def _system(url: str) -> tuple[Any, str]:
@@ -303,7 +318,7 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError, OSError) as error:
-        raise DataError(f"{url}: cannot be opened: {_reason(error)}") from None
+        raise DataError(f"cannot be opened: {_reason(error)}", file=url) from None
     return system, str(path)
 
 

@@ -6,9 +6,9 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from olmix.data.content import WHOLE
+from olmix.data.content import NO_TOPIC
 from olmix.data.reading import Reading
 from olmix.errors import DataError
 
@@ -22,7 +22,7 @@ class DomainSource:
 
     `declared_tokens` is the size of the whole domain when the shards are only a sample of it. Where
     `reading.partition_by` is set, every topic is a domain of its own, `source` is the entry's name, and `names` says
-    what topics are called that shall not be called as they are.
+    what topics are called that are not to be called as they are.
     """
 
     name: str
@@ -37,37 +37,38 @@ class DomainSource:
         """The entry's key in params.yaml."""
         return f"{'domains' if self.reading.partition_by is None else 'sources'}.{self.name}"
 
+    def located(self, error: DataError) -> DataError:
+        """The error of a reader, which knows no entry, with the entry's key where its file does not tell the entry."""
+        place = PurePath(str(error.file or ""))
+        told = error.key is None and self.name in (*place.parts, place.stem)
+        return error if told else error.at(key=self.entry)
+
     @contextlib.contextmanager
-    def named_in_errors(self) -> Iterator[None]:
-        """Data errors raised in the block name the entry, where their places do not."""
+    def locate_errors(self) -> Iterator[None]:
+        """Data errors raised in the block are `located`."""
         try:
             yield
         except DataError as error:
-            message = self.named(str(error))
-            named = self.name in re.split(r"[/:\s]+", message) or self.entry in message
-            raise DataError(message if named else f"{self.entry}: {message}") from None
-
-    def named(self, message: str) -> str:
-        """An error of a reader, which knows no entry, with the entry's key in params.yaml."""
-        return re.sub(r"(domains|sources)\.<name>", self.entry, message)
+            raise self.located(error) from None
 
     def domain_names(self, topics: Iterable[str]) -> dict[str, str]:
         """The name of the domain of each topic; raises DataError when two topics would be one domain.
 
         The topic `Art & Design` of the source `web` is the domain `web-art-design`.
         """
-        names: dict[str, str] = {}
-        advice = f"name it in params.yaml: {self.entry}.names"
+        topic_of: dict[str, str] = {}
         for topic in topics:
             label = self.names.get(topic) or _OTHER.sub("-", topic.lower()).strip("-_")
-            name = self.name if topic == WHOLE and self.reading.partition_by is None else f"{self.name}-{label}"
-            said = f"{self.folder}: topic {topic[:40]!r}"
+            name = self.name if topic == NO_TOPIC and self.reading.partition_by is None else f"{self.name}-{label}"
+            problem = None
             if self.reading.partition_by is not None and not label:
-                raise DataError(f"{said} has no letter of a-z and no digit to name it by; {advice}")
-            if len(name) > LONGEST:
-                raise DataError(f"{said}: the name {name[:80]} is longer than {LONGEST}; {advice}")
-            other = next((t for t, n in names.items() if n == name), None)
-            if other is not None:
-                raise DataError(f"{said} and topic {other[:40]!r} would both be the domain {name}; {advice}")
-            names[topic] = name
-        return names
+                problem = "has no letter of a-z and no digit to name it by"
+            elif len(name) > LONGEST:
+                problem = f"would be the domain {name[:80]}, a name longer than {LONGEST}"
+            elif name in topic_of:
+                problem = f"and topic {topic_of[name][:40]!r} would both be the domain {name}"
+            if problem is not None:
+                message = f"topic {topic[:40]!r} {problem}"
+                raise DataError(message, file=self.folder, key="names", way_out="name it there")
+            topic_of[name] = topic
+        return {topic: name for name, topic in topic_of.items()}

@@ -28,7 +28,7 @@ def read_text(piece: Piece, reading: Reading) -> Iterator[Batch]:
     """
     kind = piece.shard.kind.name
     if reading.dtype is not None:
-        raise DataError(f"{piece.shard.place}: text has no dtype; remove it from params.yaml: domains.<name>.dtype")
+        raise piece.shard.error("text has no dtype", key="dtype", way_out="remove it")
     if kind == "txt":
         yield from _read_txt(piece, reading)
     elif kind == "parquet":
@@ -42,11 +42,11 @@ def _read_txt(piece: Piece, reading: Reading) -> Iterator[Batch]:
     """A file is a document."""
     place = piece.shard.place
     if reading.has_fields:
-        raise DataError(f"{place}: a text file has no fields; remove where, where_not and partition_by")
+        raise DataError("a text file has no fields", file=place, way_out="remove where, where_not and partition_by")
     with piece.shard.open() as file:
         content = file.read()
     try:
         content.decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8 at byte {error.start}; convert it first") from None
+        raise DataError(f"not UTF-8 at byte {error.start}", file=place, way_out="convert it first") from None
     yield Batch([content])

@@ -48,10 +48,10 @@ class Tokenizer:
             content = orjson.loads(raw)
         except FileNotFoundError:
             raise DataError(
-                f"{path}: no such tokeniser; name a tokenizer.json in params.yaml: tokenizer.path"
+                "no such tokeniser", file=path, way_out="name a tokenizer.json in params.yaml: tokenizer.path"
             ) from None
         except (OSError, orjson.JSONDecodeError) as error:
-            raise DataError(f"{path}: not a Hugging Face tokenizer.json ({str(error).splitlines()[0]})") from None
+            raise DataError(f"not a Hugging Face tokenizer.json ({str(error).splitlines()[0]})", file=path) from None
         self.path = path
         self.reads_text = not (isinstance(content, dict) and content.get("kind") == _IDS)
         if self.reads_text:
@@ -66,18 +66,19 @@ class Tokenizer:
         self.dtype = np.dtype("<u2" if self.vocabulary <= 2**16 else "<u4")
 
     def _id_of(self, end: str | int) -> int:
-        found: int | None = end if isinstance(end, int) else None
+        number: int | None = end if isinstance(end, int) else None
         if isinstance(end, str):
             if not self.reads_text:
                 raise DataError(
-                    f"{self.path}: holds ids and no tokens; set params.yaml: tokenizer.end_of_document to an id, and "
-                    f"not {end!r}"
+                    "holds ids and no tokens",
+                    file=self.path,
+                    way_out=f"set params.yaml: tokenizer.end_of_document to an id, and not {end!r}",
                 )
-            found = self._backend.token_to_id(end)
-        if found is None or not 0 <= found < self.vocabulary:
+            number = self._backend.token_to_id(end)
+        if number is None or not 0 <= number < self.vocabulary:
             what = f"token {end!r}" if isinstance(end, str) else f"id {end} among its {self.vocabulary:,}"
-            raise DataError(f"{self.path}: no {what}; set params.yaml: tokenizer.end_of_document")
-        return int(found)
+            raise DataError(f"no {what}", file=self.path, way_out="set params.yaml: tokenizer.end_of_document")
+        return int(number)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """One array of ids a text, without special tokens and without the end-of-document id."""
@@ -116,8 +117,12 @@ class Tokenizer:
     def _require_text(self) -> None:
         if not self.reads_text:
             raise DataError(
-                f"{self.path}: ids without a tokeniser cannot read text; use token arrays (.npy, .bin with .idx, .ds) "
-                "and tasks of ids, or name a tokenizer.json in params.yaml: tokenizer.path"
+                "ids without a tokeniser cannot read text",
+                file=self.path,
+                way_out=(
+                    "use token arrays (.npy, .bin with .idx, .ds) and tasks of ids, or name a "
+                    "tokenizer.json in params.yaml: tokenizer.path"
+                ),
             )
 
 
@@ -127,7 +132,7 @@ def _read_backend(path: Path, raw: bytes) -> Backend:
     try:
         backend = Backend.from_buffer(raw)
     except Exception as error:  # the library raises bare Exception for a file it cannot read
-        raise DataError(f"{path}: not a Hugging Face tokenizer.json ({str(error).splitlines()[0]})") from None
+        raise DataError(f"not a Hugging Face tokenizer.json ({str(error).splitlines()[0]})", file=path) from None
     # Padding and truncation kept in a tokenizer.json would silently change what is trained on.
     backend.no_padding()
     backend.no_truncation()
@@ -138,7 +143,9 @@ def _read_ids(path: Path, content: dict[str, Any]) -> int:
     """The vocabulary of a file that declares ids."""
     vocabulary = content.get("vocabulary")
     if set(content) != {"kind", "vocabulary"} or type(vocabulary) is not int or not 2 <= vocabulary <= 2**32:
-        raise DataError(f'{path}: write {{"kind": "{_IDS}", "vocabulary": N}} alone, N a whole number from 2 to 2^32')
+        raise DataError(
+            f'write {{"kind": "{_IDS}", "vocabulary": N}} alone, N a whole number from 2 to 2^32', file=path
+        )
     return vocabulary
 
 

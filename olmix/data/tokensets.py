@@ -23,7 +23,7 @@ from olmix.data.tokenizer import Tokens
 from olmix.errors import DataError
 from olmix.files import write_atomically
 
-_CHUNK = 16 << 20
+_BLOCK = 16 << 20
 
 
 def identity_of(tokens: Tokens) -> str:
@@ -38,21 +38,21 @@ def _digest_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> xxhash.xxh3_128:
 
 
 def write_stream(
-    path: Path, pieces: Iterable[Tokens], dtype: np.dtype[Any], enough: Callable[[], bool]
+    path: Path, chunks: Iterable[Tokens], dtype: np.dtype[Any], enough: Callable[[], bool]
 ) -> tuple[str | None, int]:
-    """Write the pieces of a stream as one token set, atomically and without holding it in memory: its identity and its
+    """Write the chunks of a stream as one token set, atomically and without holding it in memory: its identity and its
     number of tokens.
 
-    When `enough` says no after the last piece, nothing is written and the identity is None.
+    When `enough` says no after the last chunk, nothing is written and the identity is None.
     """
     count = 0
 
     def write(file: IO[bytes]) -> None:
         nonlocal count
         _write_header(file, 0, dtype)
-        for piece in pieces:
-            file.write(np.ascontiguousarray(piece, dtype).tobytes())
-            count += len(piece)
+        for chunk in chunks:
+            file.write(np.ascontiguousarray(chunk, dtype).tobytes())
+            count += len(chunk)
         if not enough():
             raise _TooFewError
         file.seek(0)
@@ -66,8 +66,8 @@ def write_stream(
     with path.open("rb") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
-        while chunk := file.read(_CHUNK):  # a memory map would count as this process's memory
-            digest.update(chunk)
+        while block := file.read(_BLOCK):  # a memory map would count as this process's memory
+            digest.update(block)
     return digest.hexdigest(), count
 
 
@@ -90,11 +90,13 @@ def read_tokens(path: Path) -> Tokens:
     try:
         tokens: Tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such token set; run dvc repro") from None
+        raise DataError("no such token set", file=path, way_out="run dvc repro") from None
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a token set ({error}); remove it and run dvc repro") from None
+        raise DataError(f"not a token set ({error})", file=path, way_out="remove it and run dvc repro") from None
     if tokens.dtype.kind != "u" or tokens.ndim not in (1, 2):
-        raise DataError(f"{path}: {tokens.ndim}-dimensional {tokens.dtype} is not a token set; run dvc repro")
+        raise DataError(
+            f"{tokens.ndim}-dimensional {tokens.dtype} is not a token set", file=path, way_out="run dvc repro"
+        )
     return tokens
 
 
@@ -138,8 +140,8 @@ def open_token_sets(folder: Path, sequence_length: int, names: Collection[str] |
         rows = row_count(tokens, sequence_length)
         if not rows:
             raise DataError(
-                f"domain {path.stem}: {tokens.size} tokens are less than one sequence of {sequence_length}; "
-                "give it more text or remove it from params.yaml: domains"
+                f"domain {path.stem}: {tokens.size} tokens are less than one sequence of {sequence_length}",
+                way_out="give it more text or remove it from params.yaml: domains",
             )
         sets[path.stem] = TokenSet(path.stem, path, identity_of(tokens), rows, in_order=path.stem == VIRTUAL)
     return sets

@@ -1,4 +1,4 @@
-"""Examining a domain: every shard is read again, trusting no stamp, and what a check compares is taken from it.
+"""Auditing a domain: every shard is read again, whatever its stamp, for what `olmix check` compares.
 
 Of each shard its content by topic; of its documents a 64-bit piece of their hashes, to find copies of them; and which
 of the given passages (text that evaluates) stand in them word for word. Copies are counted within bounded memory: above
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from olmix.core.digest import document_digest
 from olmix.data import parallel
-from olmix.data.content import WHOLE, Content, add_topics
+from olmix.data.content import NO_TOPIC, Content, add_topics
 from olmix.data.parallel import Readers
 from olmix.data.reading import Piece, Reading
 from olmix.data.scan import by_topic, content_of, read_piece
-from olmix.data.shards import Shard
+from olmix.data.shards import Shard, total_size
 from olmix.data.text import pieces_of
 from olmix.errors import DataError
 from olmix.progress import Progress, Report
@@ -37,7 +37,7 @@ Hashes = NDArray[np.uint64]
 
 
 @dataclass
-class Examined:
+class Audit:
     """What a piece, a shard or a domain holds: its content, hashes of documents by topic, how many documents hold each
     passage by topic, and the error of what cannot be read."""
 
@@ -45,14 +45,14 @@ class Examined:
     hashes: dict[str, list[Hashes]] = field(default_factory=dict)
     passages: dict[str, Counter[int]] = field(default_factory=dict)
     holding: Counter[str] = field(default_factory=Counter)
-    problem: str | None = None
+    problem: DataError | None = None
 
     @property
     def content(self) -> Content:
         """All topics together."""
         return sum(self.parts.values(), Content())
 
-    def add(self, other: Examined) -> None:
+    def add(self, other: Audit) -> None:
         """Take in what another piece holds."""
         self.parts = add_topics((self.parts, other.parts))
         for topic, arrays in other.hashes.items():
@@ -63,11 +63,11 @@ class Examined:
         self.problem = self.problem or other.problem
 
 
-def examine_piece(piece: Piece, reading: Reading, passages: Sequence[str], bound: int) -> Examined:
+def audit_piece(piece: Piece, reading: Reading, passages: Sequence[str], bound: int) -> Audit:
     """Read a piece: hashes below `bound` (of 2^64), and documents that hold one of `passages`."""
-    found = Examined()
+    audit = Audit()
     sums: dict[str, list[int]] = {}
-    searched = _Search(passages, found)
+    searched = _Search(passages, audit)
     try:
         for batch in read_piece(piece, reading):
             hashes = [document_digest(document) for document in batch.documents]
@@ -79,23 +79,23 @@ def examine_piece(piece: Piece, reading: Reading, passages: Sequence[str], bound
                 count[1] += len(places)
                 count[2] += sum(len(batch.documents[k]) for k in places)
                 own = tops if chosen is None else tops[chosen]
-                found.hashes.setdefault(topic, []).append(own[own < np.uint64(bound)] if bound < 2**64 else own)
-            if passages and not piece.shard.kind.tokens:
-                searched.add(batch.documents, batch.topics or [WHOLE] * len(hashes))
+                audit.hashes.setdefault(topic, []).append(own[own < np.uint64(bound)] if bound < 2**64 else own)
+            if passages and not piece.shard.kind.are_tokens:
+                searched.add(batch.documents, batch.topics or [NO_TOPIC] * len(hashes))
         searched.finish()
     except DataError as error:
-        return Examined(problem=str(error))
-    found.parts = {topic: content_of(piece.shard.kind, *count) for topic, count in sums.items()}
-    return found
+        return Audit(problem=error)
+    audit.parts = {topic: content_of(piece.shard.kind, *count) for topic, count in sums.items()}
+    return audit
 
 
 class _Search:
     """Documents are searched together, some megabytes at once."""
 
-    def __init__(self, passages: Sequence[str], found: Examined) -> None:
+    def __init__(self, passages: Sequence[str], audit: Audit) -> None:
         self._passages = list(passages)
         self._places = {passage: k for k, passage in enumerate(passages)}
-        self._found = found
+        self._audit = audit
         self._documents: list[bytes] = []
         self._topics: list[str] = []
         self._size = 0
@@ -114,8 +114,8 @@ class _Search:
             held = texts.gather(hits).str.extract_many(self._passages, overlapping=True).to_list()
             for place, passages in zip(hits.to_list(), held, strict=True):
                 topic = self._topics[place]
-                self._found.holding[topic] += 1
-                counts = self._found.passages.setdefault(topic, Counter())
+                self._audit.holding[topic] += 1
+                counts = self._audit.passages.setdefault(topic, Counter())
                 counts.update(self._places[passage] for passage in set(passages))
         self._documents, self._topics, self._size = [], [], 0
 
@@ -147,10 +147,10 @@ class Bound:
         with self._lock:
             self._held.append(hashes)
 
-    def add(self, whole: Examined, part: Examined) -> None:
+    def add(self, total: Audit, part: Audit) -> None:
         """Add a part to what is held, and lower the bound until that is little enough."""
         with self._lock:
-            whole.add(part)
+            total.add(part)
             self._lower()
 
     def _lower(self) -> None:
@@ -162,20 +162,19 @@ class Bound:
                     hashes[topic] = [joined[joined < np.uint64(self.value)]]
 
 
-def examine(
+def audit_shards(
     shards: Sequence[Shard],
     reading: Reading,
     passages: Sequence[str],
     bound: Bound,
     readers: Readers,
     report: Report,
-) -> tuple[dict[str, Examined], Examined]:
+) -> tuple[dict[str, Audit], Audit]:
     """Each shard of a domain by name, its hashes left out, and all of it together."""
-    total = sum(shard.size for shard in shards)
-    found: dict[str, Examined] = {shard.name: Examined() for shard in shards}
+    each: dict[str, Audit] = {shard.name: Audit() for shard in shards}
     pieces = [piece for shard in shards for piece in pieces_of(shard, parallel.PIECE)]
-    whole = Examined()
-    bound.hold(whole.hashes)
+    total = Audit()
+    bound.hold(total.hashes)
     left = Counter(piece.shard.name for piece in pieces)
     done = size = 0
 
@@ -183,14 +182,14 @@ def examine(
         for piece in pieces:
             yield piece, (piece, reading, passages, bound.value)
 
-    for piece, part in readers.each(examine_piece, jobs(), total):
-        bound.add(whole, part)
+    for piece, part in readers.each(audit_piece, jobs(), total_size(shards)):
+        bound.add(total, part)
         part.hashes = {}
-        found[piece.shard.name].add(part)
+        each[piece.shard.name].add(part)
         left[piece.shard.name] -= 1
         done, size = done + (not left[piece.shard.name]), size + piece.size
-        report(Progress(0, done, len(shards), size, total))
-    return found, whole
+        report(Progress(0, done, len(shards), size, total_size(shards)))
+    return each, total
 
 
 def copies(hashes: dict[str, Iterable[Hashes]], bound: int) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
