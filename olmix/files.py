@@ -54,6 +54,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_atomically(path, lambda file: file.write(content))
 
 
+def copy_file(source: Path, path: Path) -> None:
+    """Copy `source` to `path` atomically, a part at a time."""
+    with source.open("rb") as file:
+        write_atomically(path, lambda copy: shutil.copyfileobj(file, copy, 1 << 20))
+
+
 def sweep(folder: Path) -> None:
     """Remove what writers that are no longer alive left under temporary names below `folder`."""
     for leftover in folder.rglob(f"{TEMPORARY}*") if folder.is_dir() else ():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import importlib.util
 import logging
 import multiprocessing
@@ -24,9 +23,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmix.pipeline import NO_REMOTE, RunCache, dvc_internals
+from olmix.pipeline import NO_REMOTE, RunCache, stores
 from olmix.pipeline.answers import Asking, Silence
+from olmix.pipeline.dvc_internals import entry_value
 from olmix.pipeline.entry_files import Refused, Stored, entry_file, key_of, read_entry_file
+from olmix.pipeline.stores import file_md5
 from olmix.runs.sharing import Candidate, Entry
 from tests.project import ENVIRONMENT, REPOSITORY
 from tests.s3 import CREDENTIALS, Endpoint, free_port, s3
@@ -111,14 +112,8 @@ def object_of(folder: Path, entry: Entry, path: str) -> Path:
 
 
 def entry_paths(folder: Path, entry: Entry) -> list[Path]:
-    key = key_of(entry, lock_hash())
+    key = key_of(entry)
     return sorted((folder / "runs" / key[:2] / key).iterdir())
-
-
-def lock_hash() -> Callable[[dict[str, Any]], str]:
-    from dvc.stage.cache import _get_cache_hash
-
-    return _get_cache_hash  # type: ignore[no-any-return]
 
 
 ONE, TWO, OTHER = an_entry("one"), an_entry("two"), an_entry("other")
@@ -263,20 +258,26 @@ def test_storing_again_changes_nothing(project: Clone) -> None:
     assert all(path.stat().st_mode & 0o222 == 0 for path in before if "files" in path.parts and path.is_file())
 
 
+def test_only_what_changed_is_stored_again_and_large_files_are_not_read_for_that(
+    project: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.store([ONE, TWO])
+    weights, record = (project.root / path for path in ONE.outputs)
+    weights.write_bytes(b"w" * 100_000)
+    assert project.cache().store([ONE, TWO])
+    assert len(entry_paths(project.root / ".dvc/cache", ONE)) == 2
+    read: list[Path] = []
+    monkeypatch.setattr(stores, "file_md5", lambda path: read.append(path) or file_md5(path))
+    assert project.cache().store([ONE, TWO])
+    assert weights not in read
+    assert record in read
+    record.write_bytes(record.read_bytes()[::-1])
+    assert project.cache().store([ONE, TWO])
+    assert len(entry_paths(project.root / ".dvc/cache", ONE)) == 3
+    assert project.said == []
+
+
 # What DVC makes of it
-
-
-def test_dvc_has_every_internal_name_that_is_used(project: Clone) -> None:
-    for module, names in dvc_internals.INTERNAL.items():
-        for name in names:
-            found = importlib.import_module(module)
-            for part in name.split("."):
-                assert hasattr(found, part), f"{module}: {name}"
-                found = getattr(found, part)
-    stores = dvc_internals.stores_of(project.root)
-    for name in dvc_internals.OF_STORES:
-        assert hasattr(stores.files, name), name
-        assert hasattr(stores.entries, name), name
 
 
 def test_dvc_has_the_same_names_and_restores_the_files(project: Clone) -> None:
@@ -326,15 +327,15 @@ def test_an_entry_file_reads_as_it_was_written_by_us_and_by_dvc(drawn: tuple[Ent
     from dvc.utils.serialize import loads_yaml
 
     entry, outputs = drawn
-    written = entry_file(entry, outputs, lock_hash())
-    read = read_entry_file(written.content, entry, written.value, lock_hash())
+    written = entry_file(entry, outputs)
+    read = read_entry_file(written.content, entry, written.value)
     assert read == written
     assert read.outputs == outputs
     theirs = COMPILED_LOCK_FILE_STAGE_SCHEMA(loads_yaml(written.content.decode()))
     assert {out["path"]: (out["md5"], out["size"]) for out in theirs["outs"]} == {
         path: (out.md5, out.size) for path, out in outputs.items()
     }
-    assert lock_hash()(theirs) == written.value
+    assert entry_value(theirs) == written.value
 
 
 @given(_files(), st.data())
@@ -342,14 +343,14 @@ def test_an_entry_file_that_was_cut_off_or_changed_is_refused(
     drawn: tuple[Entry, dict[str, Stored]], data: st.DataObject
 ) -> None:
     entry, outputs = drawn
-    written = entry_file(entry, outputs, lock_hash())
+    written = entry_file(entry, outputs)
     last = written.content.rindex(b"}")
     with pytest.raises(Refused):
-        read_entry_file(written.content[: data.draw(st.integers(0, last))], entry, written.value, lock_hash())
+        read_entry_file(written.content[: data.draw(st.integers(0, last))], entry, written.value)
     place, byte = data.draw(st.integers(0, last)), data.draw(st.sampled_from(b"0123456789abcdef{\x00"))
     changed = written.content[:place] + bytes([byte]) + written.content[place + 1 :]
     try:
-        read = read_entry_file(changed, entry, written.value, lock_hash())
+        read = read_entry_file(changed, entry, written.value)
     except Refused:
         return
     assert {path: out.md5 for path, out in read.outputs.items()} == {path: out.md5 for path, out in outputs.items()}
@@ -455,7 +456,7 @@ def test_an_entry_file_that_is_none_is_refused(
 def test_an_entry_of_other_work_under_this_name_is_refused(other: Entry, colleague: tuple[Clone, Path]) -> None:
     clone, remote = colleague
     outputs = {path: Stored(hashlib.md5(content(ONE, path)).hexdigest(), None) for path in other.outputs}
-    theirs = entry_file(other, outputs, lock_hash())
+    theirs = entry_file(other, outputs)
     ours = entry_paths(remote, ONE)[0]
     ours.with_name(theirs.value).write_bytes(theirs.content)
     ours.unlink()

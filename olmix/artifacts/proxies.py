@@ -12,7 +12,7 @@ from typing import Any
 
 from olmix.core.swarm import Swarm
 from olmix.errors import DataError, TrainingError
-from olmix.files import output_folder, read_json, write_bytes, write_json
+from olmix.files import copy_file, output_folder, read_json, write_json
 from olmix.project import Project
 from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 from olmix.runs.engine import Outcome
@@ -50,9 +50,9 @@ def publish_runs(
 
 def keep_run(key: str, journal: Journal, folder: Path, keep_weights: bool) -> None:
     """Copy a run's files out of the journal as they are."""
-    write_bytes(folder / f"{key}.json", journal.record_path(key).read_bytes())
+    copy_file(journal.record_path(key), folder / f"{key}.json")
     if keep_weights:
-        write_bytes(folder / f"{key}.safetensors", journal.weights_path(key).read_bytes())
+        copy_file(journal.weights_path(key), folder / f"{key}.safetensors")
 
 
 def weights_of(project: Project, key: str, journal: Journal) -> Path:

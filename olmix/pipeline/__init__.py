@@ -1,6 +1,6 @@
-"""The DVC pipeline as olmix sees it: what is stale, where links may lead, and the run-cache. Only here is dvc imported.
+"""The DVC pipeline as olmix sees it: what is stale, where links may lead, and the run-cache.
 
-`dvc_internals` is the one module that imports dvc and lists what it uses, so that another DVC can break one file.
+`dvc_internals` alone imports DVC. The other modules say what olmix wants of it, and what happens when it fails.
 """
 
 from olmix.pipeline.history import output_at

@@ -1,91 +1,83 @@
-"""All of DVC that olmix uses from Python. Another DVC can break this file, and no other.
+"""Everything that olmix uses of DVC: no other module imports it, so that a new DVC can break this file alone.
 
-`dvc.repo.Repo` and `dvc.exceptions` are what DVC's own documentation builds on. Everything else is internal to DVC, and
-listed in INTERNAL and OF_STORES, which a test resolves: CI, with the oldest and the newest DVC of pyproject.toml.
-Besides, olmix relies on two layouts: `files/md5/<2>/<30>` for objects, and `runs/<2>/<key>/<value>` for entries of
-the run-cache, which have the form of a stage in `dvc.lock` (`entry_files.py`).
+Most of it is DVC's own business and may change in any release. `tests/test_dvc_internals.py` holds this list to what is
+imported below and to the installed DVC:
+
+    dvc.exceptions.DvcException
+    dvc.exceptions.NotDvcRepoError
+    dvc.repo.Repo
+    dvc.stage.cache._get_cache_hash
+    dvc.fs.get_cloud_fs
+    dvc.fs.callbacks.Callback
+    repo.status
+    repo.switch
+    repo.find_outs_by_path
+    repo.config
+    repo.cache.local_cache_dir
+    repo.cache.local.path
+    repo.cache.local.oid_to_path
+    repo.cache.local.makedirs
+    repo.cache.local.protect
+    repo.cache.local.move
+    remote.protocol
+    remote.join
+    remote.name
+    remote.ls
+    remote.cat_file
+    remote.get_file
+
+Beside names: the folders of a cache and of a remote, `files/md5/<2>/<30>` (objects by MD5) and `runs/<2>/<key>/<value>`
+(entries of the run-cache); the form of a stage in `dvc.lock` (`cmd`, `deps`, `outs`; of a file `path`, `hash`, `md5`,
+`size`); `core.remote` in the configuration; and a remote's settings `worktree` and `version_aware`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-Result = TypeVar("Result")
-
-# Names of modules, and of what a project's two object stores (`Repo.cache.local` and `.legacy`) have.
-INTERNAL = {
-    "dvc.stage.cache": ("_get_cache_hash",),
-    "dvc.fs": ("get_cloud_fs",),
-    "dvc.fs.callbacks": ("Callback",),
-    "dvc.repo": ("Repo.status", "Repo.switch", "Repo.find_outs_by_path"),
-}
-OF_STORES = ("path", "oid_to_path", "makedirs", "protect", "move")
+# A stage as `dvc.lock` holds it.
+Lock = dict[str, Any]
 
 
 class NoProjectError(Exception):
-    """There is no DVC project at the root."""
+    """There is no DVC project at this folder."""
 
 
 class BrokenProjectError(Exception):
-    """DVC cannot open or read the project; the message is DVC's own, on one line."""
+    """DVC cannot read the project; the message says why, on as many lines as DVC likes."""
 
 
-class Stores(NamedTuple):
-    """DVC's local cache: its object stores of files and of entries, its configuration, and its hash of a stage."""
-
-    files: Any
-    entries: Any
-    config: Any
-    lock_hash: Callable[[dict[str, Any]], str]
-
-
-class RemoteSystem(NamedTuple):
-    """A remote: the class of its file system, the settings to make one, the path in it, DVC's class of callbacks."""
-
-    kind: Any
-    settings: dict[str, Any]
-    path: str
-    callback: Callable[..., Any]
-
-
-def stores_of(root: Path) -> Stores:
-    """The local cache of the project at `root`; no lock is taken. Raises NoProjectError and BrokenProjectError."""
-    from dvc.stage.cache import _get_cache_hash
+@contextlib.contextmanager
+def _opened(root: Path) -> Iterator[Any]:
+    """DVC's view of the project at `root`; no lock is taken, and DVC's own messages are silenced."""
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.repo import Repo
 
     for name in ("dvc", "dvc_data", "dvc_objects"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return _with_repo(
-        root,
-        lambda repo: Stores(repo.cache.local, repo.cache.legacy, repo.config, lambda form: str(_get_cache_hash(form))),
-    )
+    try:
+        with Repo(str(root)) as repo:
+            yield repo
+    except NotDvcRepoError as error:
+        raise NoProjectError(str(error)) from None
+    except DvcException as error:
+        raise BrokenProjectError(str(error)) from error
 
 
-def remote_of(config: Any, name: str) -> RemoteSystem:
-    """The remote `name` of a configuration, which is not asked anything yet; raises what DVC raises."""
-    from dvc.fs import get_cloud_fs
-    from dvc.fs.callbacks import Callback
-
-    kind, settings, path = get_cloud_fs(config, name=name)
-    return RemoteSystem(kind, settings, path, Callback)
-
-
-def cache_folder(root: Path) -> Path:
-    """The folder of the local cache, which may be outside the project; raises as `stores_of`."""
-    return _with_repo(root, lambda repo: Path(repo.cache.local.path).resolve())
-
-
-def stage_status(root: Path) -> list[str]:
-    """Stages and data sources that `dvc repro` would look at again, as DVC names them in the project's root, sorted;
-    raises as `stores_of`."""
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    return sorted(_in_root(name, root.resolve()) for name in _with_repo(root, lambda repo: list(repo.status())))
+def stale_stages(root: Path) -> list[str]:
+    """Names of the stages that `dvc repro` would run again, data sources included; raises the errors of this module."""
+    with _opened(root) as repo:
+        return sorted(_in_root(name, root.resolve()) for name in repo.status())
 
 
 def _in_root(name: str, root: Path) -> str:
-    """A stage's name, which DVC gives from the working directory, as it is in the project's root."""
+    """A stage's name, which DVC gives as seen from the working directory, as it is in the project's root."""
     path, _, stage = name.rpartition(":")
     file = Path(name if name.endswith(".dvc") else path or "dvc.yaml").resolve()
     if not file.is_relative_to(root) or file == root / "dvc.yaml":
@@ -95,24 +87,127 @@ def _in_root(name: str, root: Path) -> str:
 
 
 def cached_output(root: Path, path: Path, revision: str) -> Path:
-    """Where the local cache has, or would have, the output `path` as it was at a git revision; raises what DVC
-    raises."""
-    from dvc.repo import Repo
-
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)
-    with Repo(str(root)) as repo, repo.switch(revision):
-        (out,) = repo.find_outs_by_path(str(path.relative_to(root)))
+    """Where the cache keeps, or would keep, the pipeline's file `path` as of a git revision; raises what DVC raises."""
+    with _opened(root) as repo, repo.switch(revision):
+        (out,) = repo.find_outs_by_path(str(path))
         return Path(repo.cache.local.oid_to_path(out.hash_info.value))
 
 
-def _with_repo(root: Path, use: Callable[[Any], Result]) -> Result:
-    from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.repo import Repo
+def objects_folder(root: Path) -> Path:
+    """Where the cache keeps objects, possibly outside the project; raises the errors of this module."""
+    with _opened(root) as repo:
+        return Path(repo.cache.local.path)
 
-    try:
-        with Repo(str(root)) as repo:
-            return use(repo)
-    except NotDvcRepoError:
-        raise NoProjectError from None
-    except (DvcException, OSError) as error:
-        raise BrokenProjectError(" ".join(str(error).split())) from error
+
+def lock_of(command: str, dep: Mapping[str, Any], outs: Iterable[Mapping[str, Any]]) -> Lock:
+    """A stage with one dependency; `dep` and `outs` are made by `locked_file`."""
+    return {"cmd": command, "deps": [dict(dep)], "outs": [dict(out) for out in outs]}
+
+
+def locked_file(path: str, md5: str, size: int | None) -> dict[str, Any]:
+    """A file as a stage names it."""
+    return {"path": path, "hash": "md5", "md5": md5, "size": size}
+
+
+def outs_of(lock: Lock) -> list[tuple[str, Any, Any]]:
+    """Path, MD5 and size (None where it is not there) of each output; raises ValueError without a list of outputs."""
+    outs = lock.get("outs")
+    if not isinstance(outs, list) or not all(
+        isinstance(out, dict) and isinstance(out.get("path"), str) for out in outs
+    ):
+        raise ValueError("no list of outputs")
+    return [(out["path"], out.get("md5"), out.get("size")) for out in outs]
+
+
+def entry_key(lock: Lock) -> str:
+    """The name of the folder of all entries that differ in nothing but their outputs' content."""
+    from dvc.stage.cache import _get_cache_hash
+
+    return str(_get_cache_hash({**lock}, key=True))
+
+
+def entry_value(lock: Lock) -> str:
+    """The name of an entry's file: a hash of the whole but for sizes."""
+    from dvc.stage.cache import _get_cache_hash
+
+    return str(_get_cache_hash({**lock}))
+
+
+def _entry_parts(key: str) -> tuple[str, str, str]:
+    return "runs", key[:2], key
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The default remote, not asked anything yet; its methods raise what its file system raises."""
+
+    name: str
+    is_http: bool
+    is_versioned: bool
+    _fs: Any
+    _path: str
+
+    def entries(self, key: str) -> dict[str, Callable[[], bytes]]:
+        """Entries under `key` by value, sorted, each with a function that reads it; none when there is no such key."""
+        try:
+            paths = sorted(self._fs.ls(self._fs.join(self._path, *_entry_parts(key)), detail=False))
+        except FileNotFoundError:
+            return {}  # nobody has pushed this entry, or it was removed a moment ago
+        return {self._fs.name(path): partial(self._fs.cat_file, path) for path in paths}
+
+    def download(self, md5: str, target: str, heard: Callable[[], None]) -> bool:
+        """Copy an object to a file, unchecked, calling `heard` as bytes come; False when there is none."""
+        from dvc.fs.callbacks import Callback
+
+        source = self._fs.join(self._path, "files", "md5", md5[:2], md5[2:])
+        try:
+            self._fs.get_file(source, target, callback=Callback(hooks={"heard": lambda *_, **__: heard()}))
+        except FileNotFoundError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The local cache: objects, and entries of the run-cache beside them."""
+
+    folder: Path
+    _objects: Any
+    _config: Any
+
+    @classmethod
+    def open(cls, root: Path) -> Cache:
+        """The cache of the project at `root`; raises the errors of this module, and OSError."""
+        with _opened(root) as repo:
+            return cls(Path(repo.cache.local_cache_dir), repo.cache.local, repo.config)
+
+    def object_path(self, md5: str) -> Path:
+        """Where an object is or would be."""
+        return Path(self._objects.oid_to_path(md5))
+
+    def entry_folder(self, key: str) -> Path:
+        """Where the entries under `key` are or would be, each in a file named by its value."""
+        return self.folder.joinpath(*_entry_parts(key))
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder of the cache, with the permissions that a shared cache has."""
+        self._objects.makedirs(str(path))
+
+    def protect(self, path: Path) -> None:
+        """Write-protect an object, as far as its file system lets it be."""
+        self._objects.protect(str(path))
+
+    def move(self, source: Path, path: Path) -> None:
+        """Move a file into the cache, with the permissions that a shared cache has."""
+        self._objects.move(str(source), str(path))
+
+    def remote(self) -> Remote | None:
+        """The default remote, or None; raises what DVC raises for one that it cannot make sense of."""
+        from dvc.fs import get_cloud_fs
+
+        name = self._config["core"].get("remote")
+        if not name:
+            return None
+        kind, settings, path = get_cloud_fs(self._config, name=name)
+        versioned = bool(settings.get("worktree") or settings.get("version_aware"))
+        return Remote(name, kind.protocol in ("http", "https"), versioned, kind(**settings), path)

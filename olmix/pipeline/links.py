@@ -1,7 +1,7 @@
 """Where links may lead: inside the project, or into DVC's cache, which a team may keep on a shared disk.
 
-A checkout of linked files is many links into one folder, so the folder is asked for once a process; a cache that is
-moved while a command runs is not noticed.
+A checkout of linked files is many links into one folder, so DVC is asked for the folder once a process; a cache that is
+moved while a command runs goes unnoticed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from olmix.pipeline import dvc_internals
 
 @functools.cache
 def cache_folder(root: Path) -> Path | None:
-    """DVC's cache, which may be outside the project (a team's shared disk), or None without a DVC project."""
+    """Where DVC keeps objects, possibly outside the project; None without DVC."""
     try:
-        return dvc_internals.cache_folder(root)
+        return dvc_internals.objects_folder(root).resolve()
     except dvc_internals.NoProjectError:
         return None
 

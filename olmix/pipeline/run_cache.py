@@ -20,8 +20,18 @@ from importlib import metadata
 from pathlib import Path
 
 from olmix.pipeline.answers import Answer, Asking, Question, Silence
+from olmix.pipeline.dvc_internals import Remote
 from olmix.pipeline.entry_files import EntryFile
-from olmix.pipeline.stores import HERE_ONLY, NOT_LOOKED_UP, LocalCache, Remote, Trouble, cache_trouble, file_md5, reason
+from olmix.pipeline.stores import (
+    HERE_ONLY,
+    NOT_LOOKED_UP,
+    LocalCache,
+    Trouble,
+    cache_trouble,
+    file_md5,
+    reason,
+    remote_entry_files,
+)
 from olmix.runs.sharing import Candidate, Entry
 
 _log = logging.getLogger(__name__)
@@ -56,7 +66,8 @@ class RunCache:
             cache.sweep()
             for entry in entries:
                 try:
-                    cache.keep(entry, self._root)
+                    if not cache.keeps(entry, self._root):
+                        cache.keep(entry, self._root)
                     kept += 1
                 except Trouble as trouble:
                     if trouble.kind != "output":
@@ -112,9 +123,7 @@ class RunCache:
         which garbage collection may have removed from here alone."""
         remote = next(answer for _, answer in self._answers("", lambda _, __: cache.remote(), [None]))
         named = set()
-        for entry, there in self._answers(
-            remote.name, lambda entry, _: remote.entry_files(entry, cache.lock_hash), files
-        ):
+        for entry, there in self._answers(remote.name, lambda entry, _: remote_entry_files(remote, entry), files):
             files[entry] |= {file.value: file for file in there}
             if there:
                 named.add(entry)
@@ -194,7 +203,8 @@ def _pull(cache: LocalCache, remote: Remote, md5: str, sign_of_life: Callable[[]
     if cache.is_intact(md5):
         return True
     with cache.temporary() as temporary:
-        if not remote.download(md5, temporary, sign_of_life):
+        if not remote.download(md5, str(temporary), sign_of_life):
+            _log.debug("remote %s: object %s is not there", remote.name, md5)
             return False
         if file_md5(temporary) != md5:
             _log.debug("remote %s: object %s is damaged", remote.name, md5)

@@ -74,13 +74,15 @@ class Interrupted(KeyboardInterrupt):
 @dataclass
 class Outcome:
     """Results by key, the reason by key for jobs that were set aside; how many jobs were found in the journal and in
-    the shared cache, and the keys of those that were done now."""
+    the shared cache, and the keys of those that were done now. `shared` are keys whose results the shared cache is
+    known to hold."""
 
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     in_journal: int = 0
     in_cache: int = 0
     done_keys: frozenset[str] = frozenset()
+    shared: set[str] = field(default_factory=set)
 
     @property
     def done(self) -> int:
@@ -112,6 +114,7 @@ def run_jobs(
         for job in missing:
             job.adopt(journal, {entry: found[entry] for entry in job.sought if entry in found})
         outcome.in_cache = _collect(wanted, journal, outcome)
+        outcome.shared |= {job.key for job in missing if job.key in outcome.results}
     todo = {key: job for key, job in wanted.items() if key not in outcome.results}
     if todo:
         if check is not None:
@@ -123,7 +126,9 @@ def run_jobs(
         lost = [job.name for key, job in todo.items() if key not in outcome.results and key not in outcome.failed]
         if lost:
             raise TrainingError(f"{lost[0]}: its entry in {journal.folder} was lost; run dvc repro again")
-    shared.store([wanted[key].entry for key in outcome.results if wanted[key].stores])
+    # What the journal held may never have been stored, or not in this cache.
+    unsure = [wanted[key] for key in outcome.results if key not in outcome.shared]
+    shared.store([job.entry for job in unsure if job.stores])
     return outcome
 
 
@@ -220,6 +225,7 @@ class _Driver:
     def _store(self, batch: int, seconds: float) -> None:
         now = time.monotonic()
         if self._unstored and (len(self._unstored) >= batch or now - self._stored_at >= seconds):
-            self._shared.store([self._todo[key].entry for key in self._unstored])
+            if self._shared.store([self._todo[key].entry for key in self._unstored]):
+                self._outcome.shared |= set(self._unstored)
             self._unstored.clear()
             self._stored_at = now

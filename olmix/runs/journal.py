@@ -17,7 +17,7 @@ import orjson
 import xxhash
 
 from olmix.errors import OlmixError
-from olmix.files import canonical_json, read_json, sweep, write_bytes, write_json
+from olmix.files import canonical_json, copy_file, read_json, sweep, write_bytes, write_json
 
 
 def file_digest(path: Path) -> str:
@@ -106,11 +106,11 @@ class Journal:
         digest = file_digest(self.weights_path(key))
         write_json(self.record_path(key), {**record, "key": key, "weights_digest": digest})
 
-    def adopt_run(self, key: str, record: bytes, weights: bytes | None) -> None:
-        """Take a run in that was trained elsewhere; whether it is whole is seen when it is looked for."""
+    def adopt_run(self, key: str, record: Path, weights: Path | None) -> None:
+        """Copy the files of a run that was trained elsewhere; `find_run` says whether they are whole."""
         if weights is not None:
-            write_bytes(self.weights_path(key), weights)
-        write_bytes(self.record_path(key), record)
+            copy_file(weights, self.weights_path(key))
+        copy_file(record, self.record_path(key))
 
     def drop_weights(self, key: str) -> None:
         """Let a run's weights go; its record stays."""

@@ -34,8 +34,8 @@ class Shared(Protocol):
     """A cache of finished work that outlives the journal and that others see."""
 
     def store(self, entries: Sequence[Entry]) -> bool:
-        """Keep the files of `entries`, which lie at their paths, and say whether all are kept; what is kept already
-        costs little. Raises nothing: work goes on without a cache, after one line of warning."""
+        """Keep the files of `entries` and say whether all are kept now. Large files that are kept already are not read
+        again. Raises nothing: work goes on without a cache, after one line of warning."""
 
     def find(self, entries: Sequence[Entry]) -> dict[Entry, list[Candidate]]:
         """Candidates for each of `entries`, those with none left out. Raises nothing, as `store`."""

@@ -108,8 +108,7 @@ class TrainingJob:
             adopt_evaluations(self.key, journal, found)
         record_path, *weights_path = self.entry.outputs
         for candidate in found.get(self.entry, ()):
-            weights = candidate[weights_path[0]].read_bytes() if weights_path else None
-            journal.adopt_run(self.key, candidate[record_path].read_bytes(), weights)
+            journal.adopt_run(self.key, candidate[record_path], candidate[weights_path[0]] if weights_path else None)
             if self.find(journal) is not None:
                 return
 
