@@ -172,6 +172,9 @@ class Plain:
     tokens: int = 10
     stores: bool = False
 
+    def moved(self, old: Path, new: Path) -> Plain:
+        return replace(self, inputs=tuple(new / path.relative_to(old) for path in self.inputs))
+
     @property
     def name(self) -> str:
         return f"job {self.key}"
@@ -359,6 +362,7 @@ from olmix.runs.engine import run_jobs
 from olmix.runs.job import Setup
 from olmix.runs.journal import Journal
 from olmix.runs.ray_cluster import RayEngine, RaySettings
+from tests.project import HERE
 from tests.test_ray import Plain
 
 outside, trouble = Path(sys.argv[1]), sys.argv[2]
