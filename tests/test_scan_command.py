@@ -205,7 +205,7 @@ LINES = b"".join(json.dumps({"text": f"document {k}"}).encode() + b"\n" for k in
             {"dtype": "uint16"},
             "data/web/bad.npy: token id 257 at pos",
         ),
-        ("bad.npy", b"odd", {"dtype": "uint16"}, "data/web/bad.npy: 3 bytes are not whole ids of 2 bytes; truncated"),
+        ("bad.npy", b"odd", {"dtype": "uint16"}, "data/web/bad.npy: 3 bytes are not whole ids of 2 bytes: truncated"),
     ],
 )
 def test_a_bad_shard_is_one_clear_line_and_nothing_is_recorded(
@@ -240,8 +240,7 @@ def test_topics_are_called_what_params_say(project: Project) -> None:
     project.params = params
     ran = project.command("olmix", "plan")
     assert ran.err == (
-        "error: data/web: topic 'C++' and topic 'C#' would both be the domain web-c; name it in params.yaml: "
-        "sources.web.names\n"
+        "error: data/web: sources.web.names: topic 'C++' and topic 'C#' would both be the domain web-c; name it there\n"
     )
     entry["names"] = {"C#": "c-sharp", "C++": "cpp"}
     project.params = params
