@@ -14,8 +14,8 @@ from typing import Self
 class OlmixError(Exception):
     """An error whose message is written for the person who runs olmix.
 
-    `file` is a path, or the place of a shard; `key` a dotted key of that file, or of params.yaml when `file` is none of
-    a project's own; `way_out` an instruction, such as "run dvc repro".
+    `file` is a path, or the place of a shard; `key` a dotted key of that file, or of params.yaml where `file` is data;
+    `way_out` an instruction, such as "run dvc repro".
     """
 
     def __init__(
@@ -39,14 +39,8 @@ class OlmixError(Exception):
 
     def at(self, *, file: Path | str | None = None, key: str | None = None) -> Self:
         """The same error where it came from: in `file`, if it names none; below `key`, which goes before its own."""
-        own = None if self.key is None else self.key
-        keys = [part for part in (key, own) if part is not None]
-        return type(self)(
-            self.message,
-            file=file if self.file is None else self.file,
-            key=".".join(keys) or None,
-            way_out=self.way_out,
-        )
+        keys = ".".join(part for part in (key, self.key) if part) or None
+        return type(self)(self.message, file=file if self.file is None else self.file, key=keys, way_out=self.way_out)
 
 
 def _again(

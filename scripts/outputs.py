@@ -66,16 +66,6 @@ class Block:
 # Projects
 
 
-def small(root: Path) -> Path:
-    """A small project with a first mixture: built, accepted and committed, in a minute."""
-    project = Project.create(root)
-    project.repro()
-    project.olmix("accept", "--anyway")
-    project.repro()
-    project.commit("first mixture, accepted")
-    return root
-
-
 def _tables(root: Path) -> Path:
     root.mkdir(parents=True)
     Swarm(root).write_tables()
@@ -84,7 +74,7 @@ def _tables(root: Path) -> Path:
 
 # How each project is made in a folder; `demo` and `dclm` are copies of what is there.
 PROJECTS: dict[str, Callable[[Path], Path]] = {
-    "small": small,
+    "small": lambda root: Project.create_accepted(root).root,
     "new": lambda root: Project.create(root).root,
     "tables": _tables,
     "demo": lambda root: Path(

@@ -89,16 +89,7 @@ def built_once(shared_folder: Path) -> Callable[..., Project]:
 @pytest.fixture(scope="session")
 def accepted_template(built_once: Callable[..., Project]) -> Project:
     """A project that was built, accepted and committed; copy it before changing it."""
-
-    def build(root: Path) -> Project:
-        project = Project.create(root)
-        project.repro()
-        project.olmix("accept", "--anyway")
-        project.repro()
-        project.commit("first mixture, accepted")
-        return project
-
-    return built_once("template", build)
+    return built_once("template", Project.create_accepted)
 
 
 @pytest.fixture

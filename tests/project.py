@@ -143,6 +143,16 @@ class Project:
         project.commit("data")
         return project
 
+    @classmethod
+    def create_accepted(cls, root: Path) -> Project:
+        """The same with a first mixture: built, accepted and committed, in a minute."""
+        project = cls.create(root)
+        project.repro()
+        project.olmix("accept", "--anyway")
+        project.repro()
+        project.commit("first mixture, accepted")
+        return project
+
     def copy(self, root: Path) -> Project:
         """The same project, cache and journal included, elsewhere."""
         shutil.copytree(self.root, root, symlinks=True)

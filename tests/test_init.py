@@ -194,8 +194,8 @@ def test_a_tokeniser_is_learnt_from_what_the_domains_are(tmp_path: Path) -> None
     params["domains"].pop("notes")
     project.params = params
     said = project.olmix("tokenizer", "--vocab", "700", "--out", "tokenizers/700.json").out
-    assert said.startswith("tokenizers/700.json: learnt from ")
-    assert said.endswith("of 4 entries; dvc repro counts tokens anew\nnot read, for they hold token ids: ids\n")
+    assert said.startswith("tokenizers/700.json: learned from ")
+    assert said.endswith("of 4 entries; `dvc repro` counts the tokens again\nnot read, for they hold token ids: ids\n")
     tokenizer = Tokenizer(project.root / "tokenizers/700.json", "<|endoftext|>")
     counts = {word: len(tokenizer.encode([f" {word}"])[0]) for word in ("kakapo", "wombat", "quetzal")}
     assert counts["kakapo"] == counts["wombat"] == 1

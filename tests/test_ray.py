@@ -209,8 +209,9 @@ class Plain:
         if self.trouble == "sleep" or (self.trouble == "sleep once" and self.tries() == 1):
             time.sleep(120)
         progress(self.tokens)
-        seen = {path.as_posix(): path.read_text() for path in self.inputs}
-        write_json(journal.record_path(self.key), {"cwd": str(Path.cwd()), "seen": seen, "device": setup.device})
+        root = journal.folder.parent
+        seen = {path.relative_to(root).as_posix(): path.read_text() for path in self.inputs}
+        write_json(journal.record_path(self.key), {"root": str(root), "seen": seen, "device": setup.device})
 
     def tries(self) -> int:
         return len((self.outside / f"tries-{self.key}").read_text())
@@ -299,8 +300,8 @@ def test_dead_workers_failing_jobs_and_jobs_files(cluster: Cluster, project: Pat
     for job in (reading, also):
         result = outcome.results[job.key]
         assert result["seen"] == {"build/deep/text": "sent"}
-        assert Path(result["cwd"]).is_relative_to(cluster.folder)
-        assert not Path(result["cwd"]).exists()
+        assert Path(result["root"]).is_relative_to(cluster.folder)
+        assert not Path(result["root"]).exists()
     assert cluster.left() == []
 
 

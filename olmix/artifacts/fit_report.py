@@ -182,7 +182,7 @@ def curve_values(curves: Sequence[Curve]) -> dict[str, Any]:
 
 
 def sweep_values(cells: Sequence[Cell], domains: Sequence[str]) -> list[dict[str, Any]]:
-    """The cells of a sweep, each with its mixture over `domains`, the law's first ones; null where there is none."""
+    """The cells of a sweep, each with its mixture over `domains`, the law's first ones; null for an infeasible cell."""
     return [
         {
             "lambda": cell.kl,

@@ -1,4 +1,4 @@
-"""`build/plan.json`: the plan as every later stage reads it, and as `olmix plan` computes it anew."""
+"""`build/plan.json`: the plan as every later stage reads it, and as `olmix plan` computes it again."""
 
 from __future__ import annotations
 

@@ -48,14 +48,13 @@ def accept(project: Project, name: str, anyway: bool) -> str:
     if not anyway:
         _require_best(name, validation)
     sections = {**chosen.sections, **({"measured": measured} if measured else {})}
-    write_mixture(
-        project.accepted, replace(chosen, base=read_plan(project).base, reuse=reuse, sections=sections), HEADING
-    )
+    accepted = replace(chosen, base=read_plan(project).base, reuse=reuse, sections=sections)
+    write_mixture(project.accepted, accepted, HEADING)
     return f"{project.accepted} now holds {LABELS[name]}; commit it. The next dvc repro re-runs plan, and nothing else."
 
 
 def _baseline(name: str, proposed: MixtureFile, params: Params) -> MixtureFile:
-    """The file of a baseline; raises PipelineError when there is none of this name."""
+    """The file of a baseline; raises PipelineError for a name that has no mixture."""
     plan, target = read_plan(params.project), params.target_settings()
     caps, names = params.caps(plan.dataset), plan.dataset.names
     mixture = contenders(plan, proposed.mixture.weights, caps).get(name)

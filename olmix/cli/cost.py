@@ -1,4 +1,4 @@
-"""What a plan costs: floating-point operations, hours at a known speed, and the runs that are at hand already."""
+"""What a plan costs: floating-point operations, hours at a known speed, and the runs that are already trained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from olmix.runs.journal import Journal
 from olmix.runs.record import swarm_specs
 from olmix.runs.speed import speeds
 
-# Token sets of more bytes than this are not read only to say which runs are at hand.
+# Token sets of more bytes than this are not read only to count the runs that are already trained.
 READ_AT_MOST = 4 << 30
 
 

@@ -21,7 +21,7 @@ from olmix.terminal.progress import ProgressDisplay
 
 
 def current_manifests(params: Params) -> tuple[dict[str, dict[str, Any]], dict[str, Tokens]]:
-    """The manifest of every domain as its shards are now: the pipeline's own where it still holds, else made anew, and
+    """The manifest of every domain as its shards are now: the pipeline's own where it still holds, else made again, and
     then its token sample too."""
     tokenizer = params.load_tokenizer()
     manifests: dict[str, dict[str, Any]] = {}
@@ -45,7 +45,7 @@ def current_manifests(params: Params) -> tuple[dict[str, dict[str, Any]], dict[s
     return manifests, samples
 
 
-# The manifests of an entry's domains, and where the token samples are of those that were made anew.
+# The manifests of an entry's domains, and where the token samples are of those that were made again.
 Current = dict[str, tuple[dict[str, Any], Path | None]]
 
 

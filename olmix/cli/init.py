@@ -1,4 +1,4 @@
-"""`olmix init`: a project that runs at once, on the sample corpus or on text of one's own; and its upgrade."""
+"""`olmix init`: create a project that runs at once, on the sample corpus or on your own text, or upgrade one."""
 
 from __future__ import annotations
 
@@ -42,17 +42,11 @@ _NOT_NAMES = re.compile(r"[^a-z0-9_]+")
 Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Laid:
-    """A project that was laid: what to print of it."""
+def init(project: Project, sources: Sequence[Path], report: Report) -> str:
+    """Create a project on the folders `sources`, or on the sample corpus; returns a table of its domains.
 
-    project: Project
-    text: str
-
-
-def init(project: Project, sources: Sequence[Path], report: Report) -> Laid:
-    """Lay a project on the folders `sources`, or on the sample corpus; raises ConfigError where one is already, and
-    DataError for folders that hold no text."""
+    Raises ConfigError where a project exists already, and DataError for folders that have no text.
+    """
     _require_room(project)
     if sources:
         domains = _named(sources)
@@ -70,7 +64,7 @@ def init(project: Project, sources: Sequence[Path], report: Report) -> Laid:
     _add_ignored(project.root / ".gitignore")
     report("git and dvc")
     _version(project, tracked)
-    return Laid(project, text)
+    return text
 
 
 def managed_files() -> dict[str, bytes]:

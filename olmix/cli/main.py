@@ -41,8 +41,8 @@ def cli(context: click.Context, root: Path) -> None:
 def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], upgrade: bool, force: bool) -> int:
     """Create a project in DIR that runs at once: git, DVC, the pipeline, parameters, tasks and a tokeniser.
 
-    With --from it is made of your text: a domain a folder, its format found out, some documents of each held out as
-    tasks; the folders themselves are only read. Without, it is the sample corpus, which is made of installed packages.
+    With --from, each folder of text becomes a domain: formats are detected, and some documents are held out as tasks.
+    The folders are not changed. Without --from, the project has the sample corpus, made from installed packages.
     """
     from olmix.cli import init as initialising
 
@@ -56,8 +56,8 @@ def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], up
     if force:
         raise click.UsageError("--force goes with --upgrade")
     with Steps("init") as steps:
-        laid = initialising.init(Project(folder), sources, steps)
-    click.echo(f"{laid.text}\n\nNext: cd {folder}, read params.yaml, then dvc repro and olmix show")
+        domains = initialising.init(Project(folder), sources, steps)
+    click.echo(f"{domains}\n\nNext: cd {folder}, read params.yaml, then dvc repro and olmix show")
     return OK
 
 

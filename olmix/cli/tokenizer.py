@@ -1,4 +1,4 @@
-"""`olmix tokenizer`: byte pairs learnt from the domains that params.yaml declares."""
+"""`olmix tokenizer`: byte pairs learned from the domains that params.yaml declares."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEAST = 257
 
 
 def learn_tokenizer(project: Project, vocabulary: int, most: int, out: Path | None) -> str:
-    """Write a tokeniser of `vocabulary` tokens, learnt from `most` bytes of the domains, an equal part of each, to
+    """Write a tokeniser of `vocabulary` tokens, learned from `most` bytes of the domains, an equal part of each, to
     `out` or where params.yaml has its own; returns what to say.
 
     Raises ConfigError for a vocabulary without room for the bytes, or when no domain holds text.
@@ -36,7 +36,7 @@ def learn_tokenizer(project: Project, vocabulary: int, most: int, out: Path | No
     end = params.tokenizer.end_of_document
     if not isinstance(end, str):
         raise ConfigError(
-            "an id, and the tokeniser is yet to be learnt",
+            "an id, and the tokeniser is yet to be learned",
             file=project.params,
             key="tokenizer.end_of_document",
             way_out="write the text of its token, such as <|endoftext|>",
@@ -44,12 +44,12 @@ def learn_tokenizer(project: Project, vocabulary: int, most: int, out: Path | No
     entries = [params.entry(name, None) for name in params.entries]
     budget = bytes_to_keep(params.sample_tokens(vocabulary))
 
-    def read(domain: DomainSource, readers: Readers, report: Report) -> list[bytes]:
+    def read_text(domain: DomainSource, readers: Readers, report: Report) -> list[bytes]:
         allowed = partial(link_is_allowed, project.root)
         return sample_documents(domain, most // len(entries), budget, allowed, readers, report, project.memories)
 
     with ProgressDisplay(f"read {len(entries)} folders", "shards", "bytes") as display:
-        texts = read_concurrently(read, entries, None, display)
+        texts = read_concurrently(read_text, entries, None, display)
     if not any(texts):
         raise ConfigError("no domain holds text", file=project.params, key="domains", way_out="declare one that does")
     path = out or params.tokenizer_path()
@@ -57,9 +57,8 @@ def learn_tokenizer(project: Project, vocabulary: int, most: int, out: Path | No
     write_bytes(path, content.encode())
     size = sum(len(text) for each in texts for text in each)
     without = [domain.name for domain, each in zip(entries, texts, strict=True) if not each]
-    lines = [
-        f"{path}: learnt from {size:,} bytes of {len(entries) - len(without)} entries; dvc repro counts tokens anew"
-    ]
+    read = f"{size:,} bytes of {len(entries) - len(without)} entries"
+    lines = [f"{path}: learned from {read}; `dvc repro` counts the tokens again"]
     if without:
         lines.append(f"not read, for they hold token ids: {', '.join(without)}")
     return "\n".join(lines)

@@ -156,7 +156,7 @@ class Stale:
 
     @property
     def advice(self) -> str:
-        """Why no `dvc repro` would run the unseen stages, and what would; empty where there are none."""
+        """Why no `dvc repro` would run the unseen stages, and what would; empty where all are seen."""
         if not self.unseen:
             return ""
         kinds = ", ".join(sorted({stage.partition("@")[0] for stage in self.unseen}))
@@ -191,7 +191,7 @@ def stale(params: Params) -> Stale:
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    """A key as it was recorded; empty when there is none, or it is damaged."""
+    """A key as it was recorded; empty when it is missing or damaged."""
     try:
         content = read_json(path) if path.exists() else {}
     except OlmixError:

@@ -93,12 +93,12 @@ class ShardsConfig(Section):
     text: str = "text"
     """Field that holds a document's text, in formats that have fields; `content.body` for a nested one."""
     where: dict[str, Annotated[list[str | int | bool], BeforeValidator(_values)]] = Field(default_factory=dict)
-    """Fields and the values of theirs that are kept, such as {language: en, quality: [high, medium]}: a document is
+    """Fields and the values to read, such as {language: en, quality: [high, medium]}: a document is
     read when all of them fit."""
     where_not: dict[str, Annotated[list[str | int | bool | None], BeforeValidator(_others)]] = Field(
         default_factory=dict
     )
-    """Fields and the values of theirs that are left out, null for a missing one, such as {topic: null, text: [null,
+    """Fields and the values to leave out, null for a missing one, such as {topic: null, text: [null,
     ""]}."""
 
     def reading(self) -> Reading:

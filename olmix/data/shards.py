@@ -240,7 +240,7 @@ def _follow(path: Path, allowed: Allowed) -> None:
         raise DataError("a link that leads nowhere", file=path, way_out="remove it, or run dvc checkout") from None
     if not allowed(target):
         raise DataError(
-            "leads out of the project through a link", file=path, way_out="copy the shard in, or use dvc import"
+            "is a link to a place outside the project", file=path, way_out="copy the shard in, or use dvc import"
         )
 
 

@@ -24,11 +24,8 @@ def evaluate(project: Project) -> None:
     if params.proxy.external:
         _evaluate_external(project, params)
         return
-    journal, shared, keep = (
-        Journal(project.state),
-        RunCache(project.root, warn, said=[NO_REMOTE]),
-        params.proxy.keep_weights,
-    )
+    journal, keep = Journal(project.state), params.proxy.keep_weights
+    shared = RunCache(project.root, warn, said=[NO_REMOTE])  # train has said that there is no remote
     tokenizer = params.load_tokenizer()
     records = read_runs(project, keep, params.recipe(tokenizer.vocabulary))
     runs = {

@@ -30,7 +30,7 @@ from olmix.terminal.progress import require_all, run_with_progress, warn
 def validate(project: Project) -> None:
     """Train and evaluate the proposal and its baselines, and write how much better it is."""
     params, journal = params_for(project, "validate"), Journal(project.state)
-    shared = RunCache(project.root, warn, said=[NO_REMOTE])  # train has said that there is none
+    shared = RunCache(project.root, warn, said=[NO_REMOTE])  # train has said that there is no remote
     keep, seeds = params.proxy.keep_weights, params.validation_seeds()
     if not seeds:  # also where proxies are trained elsewhere
         keep_runs(project, [], journal, keep)
