@@ -31,14 +31,15 @@ def imported(path: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What listed names begin with: modules of DVC, an open project, the file system of a remote."""
+    """What listed names begin with: modules of DVC, an open project, the class of stages, the file system of a remote."""
     from dvc.fs import get_cloud_fs
     from dvc.repo import Repo
+    from dvc.stage import Stage
 
     folder = tmp_path_factory.mktemp("project")
     repo = Repo.init(str(folder), no_scm=True)
     kind, settings, _ = get_cloud_fs(repo.config, url=str(folder))
-    return {"repo": repo, "remote": kind(**settings)}
+    return {"repo": repo, "stage": Stage, "remote": kind(**settings)}
 
 
 def test_one_module_imports_dvc() -> None:

@@ -6,10 +6,18 @@ imported below and to the installed DVC:
     dvc.exceptions.DvcException
     dvc.exceptions.NotDvcRepoError
     dvc.repo.Repo
+    dvc.repo.lock_repo
+    dvc.rwlock.rwlock
+    dvc.stage.Stage
+    dvc.dependency.db.AbstractDependency
+    dvc.dependency.repo.RepoDependency
     dvc.stage.cache._get_cache_hash
     dvc.fs.get_cloud_fs
     dvc.fs.callbacks.Callback
-    repo.status
+    stage.status.__wrapped__
+    repo.index.stages
+    repo.tmp_dir
+    repo.fs
     repo.switch
     repo.find_outs_by_path
     repo.config
@@ -73,7 +81,28 @@ def _opened(root: Path) -> Iterator[Any]:
 def stale_stages(root: Path) -> list[str]:
     """Names of the stages that `dvc repro` would run again, data sources included; raises the errors of this module."""
     with _opened(root) as repo:
-        return sorted(_in_root(name, root.resolve()) for name in repo.status())
+        return sorted(_in_root(name, root.resolve()) for name in _status(repo))
+
+
+def _status(repo: Any) -> list[str]:
+    """What `Repo.status` names, in two thirds of its CPU time (decision 027).
+
+    DVC locks what a stage reads stage by stage, and rewrites a file each time. Nobody begins to write while the
+    repository is locked, so one lock on everything finds the same: a stage that is running.
+    """
+    from dvc.dependency.db import AbstractDependency
+    from dvc.dependency.repo import RepoDependency
+    from dvc.repo import lock_repo
+    from dvc.rwlock import rwlock
+    from dvc.stage import Stage
+
+    status_of = Stage.status.__wrapped__
+    with lock_repo(repo):
+        stages = repo.index.stages
+        files = [file for stage in stages for file in (*stage.deps, *stage.outs)]
+        read = [file.fs_path for file in files if not isinstance(file, AbstractDependency | RepoDependency)]
+        with rwlock(repo.tmp_dir, repo.fs, "olmix", read, [], repo.config["core"].get("hardlink_lock", False)):
+            return [name for stage in stages for name in status_of(stage, check_updates=True)]
 
 
 def _in_root(name: str, root: Path) -> str:
