@@ -91,7 +91,8 @@ def test_another_missing_module_is_a_defect(tmp_path: Path) -> None:
 
 
 def test_the_packages_that_exits_know_are_those_of_the_extra() -> None:
-    assert sorted(Requirement(line).name for line in EXTRAS["pipeline"]) == sorted(PIPELINE)
+    unimported = {"ruamel.yaml.clib"}  # DVC runs without it, slower
+    assert {Requirement(line).name for line in EXTRAS["pipeline"]} == PIPELINE | unimported
 
 
 def test_make_install_takes_every_extra() -> None:
