@@ -4,12 +4,14 @@ A temporary project with this repository's own dvc.yaml and stages, N domains of
 a proxy of one layer. Its accepted mixture is written by hand (the natural one), so that the first build prepares N
 domains and trains nothing. Then: `dvc repro` with nothing to do, and with the documents of one domain replaced, which
 trains the reduced swarm of 3 (2 + 1) = 9 proxies over the virtual domain and that one (fewer where two mixtures come
-to the same sequences); and `olmix plan`
-beside the no-op. Medians of the repeats; every repeat of a change brings other documents.
+to the same sequences); and `olmix plan` beside the no-op. Every repeat of a change brings other documents, and every
+cell is the median of its own column over the repeats.
 
 Each command of a stage is timed by a shim in front of `python`; what is left of `dvc repro` is DVC itself: starting,
 hashing, its lock file and its cache. "proxies" is the time of train and evaluate, "stages" that of all other stages,
-most of it starting Python. "prepares" counts the processes of `prepare` that were started.
+most of it starting Python. "prepares" counts the processes of `prepare` that were started. CPU seconds are the figures
+to compare: others who use the machine change them by a quarter, and wall time by any factor. Who else did is told by
+"load", the length of the queue for a core in the minute before the command ended, this benchmark's one included.
 
 It does not measure reading (benchmarks/reading.py), training (benchmarks/proxy_training.py), a first build from
 nothing, which trains 3 (N + 1) proxies, or validation, which is switched off.
@@ -18,6 +20,7 @@ nothing, which trains 3 (N + 1) proxies, or validation, which is switched off.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import sys
@@ -44,17 +47,20 @@ begin=$(date +%s.%N)
 "{python}" "$@"
 code=$?
 echo "$1 $begin $(date +%s.%N)" >> "{log}"
+times >> "{log}"
 exit $code
 """
 
 
 @dataclass(frozen=True)
-class Repro:
-    """Seconds of one command: all of it, its CPU time, and the commands of its stages by script."""
+class Timed:
+    """One command: its seconds and CPU seconds, the same of its stages by script, and the load on the machine."""
 
     seconds: float
     cpu: float
+    load: float
     stages: dict[str, float]
+    stages_cpu: float
     started: dict[str, int]
 
     @property
@@ -63,9 +69,19 @@ class Repro:
         return self.stages.get("train", 0.0) + self.stages.get("evaluate", 0.0)
 
     @property
-    def dvc(self) -> float:
+    def others(self) -> float:
+        """Seconds that the other stages took."""
+        return sum(self.stages.values()) - self.proxies
+
+    @property
+    def itself(self) -> float:
         """Seconds in which no stage ran."""
         return self.seconds - sum(self.stages.values())
+
+    @property
+    def cpu_itself(self) -> float:
+        """CPU seconds without those of the stages."""
+        return self.cpu - self.stages_cpu
 
 
 class Clock:
@@ -78,7 +94,7 @@ class Clock:
         shim.chmod(0o755)
         ENVIRONMENT["PATH"] = f"{folder}:{ENVIRONMENT['PATH']}"
 
-    def run(self, *words: str) -> tuple[Ran, Repro]:
+    def run(self, *words: str) -> tuple[Ran, Timed]:
         """Run a command."""
         self._log.write_text("")
         begin, used = time.perf_counter(), cpu_of_children()
@@ -86,12 +102,22 @@ class Clock:
         seconds, cpu = time.perf_counter() - begin, cpu_of_children() - used
         stages: dict[str, float] = {}
         started: dict[str, int] = {}
-        for line in self._log.read_text().splitlines():
+        stages_cpu = 0.0
+        # Three lines a command: the shim's own, and what `times` says of the shell and of its children.
+        lines = iter(self._log.read_text().splitlines())
+        for line in lines:
             script, began, stopped = line.split()
             name = Path(script).stem
             stages[name] = stages.get(name, 0.0) + float(stopped) - float(began)
             started[name] = started.get(name, 0) + 1
-        return ran, Repro(seconds, cpu, stages, started)
+            stages_cpu += sum(map(minutes_and_seconds, f"{next(lines)} {next(lines)}".split()))
+        return ran, Timed(seconds, cpu, os.getloadavg()[0], stages, stages_cpu, started)
+
+
+def minutes_and_seconds(text: str) -> float:
+    """Seconds of a time as `times` prints it: 1m2.5s."""
+    minutes, _, seconds = text.rstrip("s").partition("m")
+    return 60 * float(minutes) + float(seconds)
 
 
 def cpu_of_children() -> float:
@@ -129,50 +155,45 @@ def accept_natural(project: Project) -> None:
     write_mixture(project.places.accepted, MixtureFile(Mixture(shares, dataset.tokenizer)), "Natural proportions.")
 
 
-def measure(domains: int, repeats: int, folder: Path) -> tuple[Repro, list[Repro], list[Repro], list[Repro]]:
-    """The first build, no-ops, plans of it, and changes of one domain."""
-    project, names = create(folder / "project", domains)
-    clock = Clock(project, folder)
+def build(project: Project, clock: Clock) -> list[Timed]:
+    """The first build: what `prepare` takes, and what the rest does without a proxy."""
     _, prepared = clock.run("dvc", "repro", "prepare")
     accept_natural(project)
     _, rest = clock.run("dvc", "repro")
-    first = Repro(
-        prepared.seconds + rest.seconds,
-        prepared.cpu + rest.cpu,
-        {**prepared.stages, **rest.stages},
-        {**prepared.started, **rest.started},
-    )
     project.commit("built")
+    return [prepared, rest]
 
+
+def measure(project: Project, domain: str, clock: Clock, repeats: int) -> dict[str, list[Timed]]:
+    """No-ops of a project that is built, plans of it, and changes of one domain, by what the table calls them."""
     nothing, planned, changed = [], [], []
     for _ in range(repeats):
-        ran, repro = clock.run("dvc", "repro")
+        ran, timed = clock.run("dvc", "repro")
         assert not ran.stages, ran.stages
-        nothing.append(repro)
-        ran, plan = clock.run("olmix", "plan")
-        assert "Nothing to do" in ran.out, ran.out
-        planned.append(plan)
+        nothing.append(timed)
+        ran, timed = clock.run("olmix", "plan")
+        assert "nothing to run" in ran.out.lower(), ran.out
+        planned.append(timed)
     for version in range(1, repeats + 1):
-        write_shards(project.root / f"data/{names[0]}", documents(names[0], DOCUMENTS, version))
-        ran, repro = clock.run("dvc", "repro")
-        assert ran.stages[:2] == [f"prepare@{names[0]}", "plan"], ran.stages
+        write_shards(project.root / f"data/{domain}", documents(domain, DOCUMENTS, version))
+        ran, timed = clock.run("dvc", "repro")
+        assert ran.stages[:2] == [f"prepare@{domain}", "plan"], ran.stages
         assert ran.done("train"), ran.err
-        changed.append(repro)
-    return first, nothing, planned, changed
+        changed.append(timed)
+    return {
+        "dvc repro: nothing to do": nothing,
+        "olmix plan: nothing to do": planned,
+        "dvc repro: one changed, 9 proxies": changed,
+    }
 
 
-def middle(repros: list[Repro]) -> Repro:
-    """The repro with the median time."""
-    median = statistics.median_low(repro.seconds for repro in repros)
-    return next(repro for repro in repros if repro.seconds == median)
-
-
-def cells(repro: Repro) -> list[str]:
-    """Seconds: all, of CPU, DVC itself with its share, stages, proxies."""
-    stages = sum(repro.stages.values()) - repro.proxies
-    share = f"{repro.dvc:.1f} ({repro.dvc / repro.seconds:.0%})"
-    prepared = str(repro.started.get("prepare", 0))
-    return [f"{repro.seconds:.1f}", f"{repro.cpu:.1f}", share, f"{stages:.1f}", f"{repro.proxies:.1f}", prepared]
+def cells(timed: list[Timed]) -> list[str]:
+    """Medians: all, of CPU, without stages the same two, other stages, proxies, started prepares, load."""
+    columns = zip(
+        *((t.seconds, t.cpu, t.itself, t.cpu_itself, t.others, t.proxies, t.load) for t in timed), strict=True
+    )
+    *seconds, load = (f"{statistics.median(column):.1f}" for column in columns)
+    return [*seconds, str(timed[0].started.get("prepare", 0)), load]
 
 
 def main() -> None:
@@ -182,15 +203,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="repeats of the no-op and of the change")
     arguments = parser.parse_args()
 
-    table = Table("domains", "command", "all, s", "CPU, s", "DVC itself, s", "stages, s", "proxies, s", "prepares")
+    heads = ("all, s", "CPU, s", "itself, s", "its CPU, s", "stages, s", "proxies, s", "prepares", "load")
+    table = Table("domains", "command", *heads, title=f"{os.cpu_count()} cores")
     for domains in arguments.domains:
         with tempfile.TemporaryDirectory() as folder:
-            first, nothing, planned, changed = measure(domains, arguments.repeats, Path(folder))
-        table.add_row(str(domains), "dvc repro: first build, no proxy", *cells(first))
-        table.add_row("", "dvc repro: nothing to do", *cells(middle(nothing)))
-        table.add_row("", "olmix plan: nothing to do", f"{middle(planned).seconds:.1f}", f"{middle(planned).cpu:.1f}")
-        table.add_row("", "dvc repro: one changed, 9 proxies", *cells(middle(changed)), end_section=True)
-    Console(width=110).print(table)
+            project, names = create(Path(folder) / "project", domains)
+            clock = Clock(project, Path(folder))
+            for what, timed in zip(("prepare", "the rest"), build(project, clock), strict=True):
+                table.add_row(str(domains), f"dvc repro: first build, {what}", *cells([timed]))
+            for what, repeated in measure(project, names[0], clock, arguments.repeats).items():
+                table.add_row(str(domains), what, *cells(repeated))
+            table.add_section()
+    Console(width=150).print(table)
 
 
 if __name__ == "__main__":
