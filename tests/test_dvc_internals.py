@@ -31,7 +31,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What listed names begin with: modules of DVC, an open project, the class of stages, the file system of a remote."""
+    """What listed names begin with: modules of DVC, an open project, its stages, the file system of a remote."""
     from dvc.fs import get_cloud_fs
     from dvc.repo import Repo
     from dvc.stage import Stage

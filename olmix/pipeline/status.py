@@ -1,5 +1,5 @@
-"""Which stages are stale, by DVC's own judgement: there is no second opinion, at the price of a no-op `dvc repro`
-(0.4 s with 5 domains, 4.2 s with 512)."""
+"""Which stages are stale, by DVC's own judgement: there is no second opinion, at the price of loading DVC's graph and
+asking every stage (CPU time: 0.6 s with 64 domains, 1.7 s with 256; decision 027)."""
 
 from __future__ import annotations
 
