@@ -6,6 +6,7 @@ The cluster's nodes have a temporary folder of their own, and tasks work below i
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -28,7 +29,7 @@ from olmix.data.tokensets import TokenSet, identity_of, write_tokens
 from olmix.errors import ConfigError, DataError, OlmixError, TrainingError
 from olmix.files import read_json, write_bytes, write_json
 from olmix.progress import Progress
-from olmix.proxy.recipe import Recipe
+from olmix.proxy.recipe import RECIPE_VERSION, Recipe
 from olmix.proxy.tasks import Task, encode_task
 from olmix.runs import ray_cluster, ray_connection, ray_node
 from olmix.runs.engine import Engine, Interrupted, Outcome, run_jobs
@@ -67,8 +68,8 @@ class Cluster:
         return lambda: RayEngine(Journal(HERE.state), SETUP, settings, 2)
 
     def left(self) -> list[str]:
-        """What the node still holds of jobs and inputs."""
-        return [path.name for kind in ("jobs", "files") for path in self.folder.glob(f"olmix-ray-*/{kind}/*")]
+        """What the node still holds of jobs."""
+        return [path.name for path in self.folder.glob("olmix-ray-*/*/*")]
 
 
 def free_port() -> int:
@@ -172,9 +173,6 @@ class Plain:
     tokens: int = 10
     stores: bool = False
 
-    def moved(self, old: Path, new: Path) -> Plain:
-        return replace(self, inputs=tuple(new / path.relative_to(old) for path in self.inputs))
-
     @property
     def name(self) -> str:
         return f"job {self.key}"
@@ -182,6 +180,9 @@ class Plain:
     @property
     def entry(self) -> Entry:
         return Entry(self.name, "input", b"", ())
+
+    def moved(self, old: Path, new: Path) -> Plain:
+        return replace(self, inputs=tuple(new / path.relative_to(old) for path in self.inputs))
 
     def find(self, journal: Journal) -> dict[str, Any] | None:
         path = journal.record_path(self.key)
@@ -209,9 +210,8 @@ class Plain:
         if self.trouble == "sleep" or (self.trouble == "sleep once" and self.tries() == 1):
             time.sleep(120)
         progress(self.tokens)
-        root = journal.folder.parent
-        seen = {path.relative_to(root).as_posix(): path.read_text() for path in self.inputs}
-        write_json(journal.record_path(self.key), {"root": str(root), "seen": seen, "device": setup.device})
+        seen = {path.name: path.read_text() for path in self.inputs}
+        write_json(journal.record_path(self.key), {"folder": str(journal.folder), "seen": seen, "device": setup.device})
 
     def tries(self) -> int:
         return len((self.outside / f"tries-{self.key}").read_text())
@@ -287,9 +287,9 @@ def test_a_swarm_and_its_evaluations_are_those_of_the_local_engine(
 
 
 def test_dead_workers_failing_jobs_and_jobs_files(cluster: Cluster, project: Path, tmp_path: Path) -> None:
-    write_bytes(Path("build/deep/text"), b"sent")
-    reading = Plain("reading", tmp_path, inputs=(Path("build/deep/text"),))
-    also = Plain("also", tmp_path, inputs=(Path("build/deep/text"),))
+    text = HERE.root / "build/deep/text"
+    write_bytes(text, b"sent")
+    reading, also = Plain("reading", tmp_path, inputs=(text,)), Plain("also", tmp_path, inputs=(text,))
     victim, bad = Plain("victim", tmp_path, "die once"), Plain("bad", tmp_path, "fail")
     outcome, seen = done([reading, victim, bad, also], cluster.engine(cpus=0.5))
     assert outcome.failed == {"bad": "loss nan at step 3"}
@@ -299,9 +299,9 @@ def test_dead_workers_failing_jobs_and_jobs_files(cluster: Cluster, project: Pat
     assert seen[-1] == Progress(0, 3, 4, 30, 40)
     for job in (reading, also):
         result = outcome.results[job.key]
-        assert result["seen"] == {"build/deep/text": "sent"}
-        assert Path(result["root"]).is_relative_to(cluster.folder)
-        assert not Path(result["root"]).exists()
+        assert result["seen"] == {"text": "sent"}
+        assert Path(result["folder"]).is_relative_to(cluster.folder)
+        assert not Path(result["folder"]).exists()
     assert cluster.left() == []
 
 
@@ -320,14 +320,17 @@ def test_an_error_that_is_no_run_s_own_is_raised_as_it_was(
             does(Plain("x", tmp_path, "bad data"))
         with pytest.raises(ZeroDivisionError, match="division by nought"):
             does(Plain("x", tmp_path, "defect"))
-        with pytest.raises(DataError, match=r"^gone: no such file"):
-            does(Plain("x", tmp_path, inputs=(Path("gone"),)))
-        for outside in (Path("/etc/hostname"), Path("../x")):
+        with pytest.raises(DataError, match=r"gone: no such file, and a run reads it; run dvc repro again$"):
+            does(Plain("x", tmp_path, inputs=(HERE.root / "gone",)))
+        for outside in (Path("/etc/hostname"), HERE.root / "../x"):
             with pytest.raises(DataError, match="lies outside the project"):
                 does(Plain("x", tmp_path, inputs=(outside,)))
-        there = olmix.__version__
-        monkeypatch.setattr(olmix, "__version__", "9.9.9")
-        with pytest.raises(ConfigError, match=rf"has olmix {there} and this project's is 9.9.9; install the same"):
+        there = f"{olmix.__version__} with recipe {RECIPE_VERSION}"
+        assert there == ray_cluster.VERSION
+        monkeypatch.setattr(ray_cluster, "VERSION", f"{olmix.__version__} with recipe 0")
+        with pytest.raises(
+            ConfigError, match=rf"has olmix {there}, and this project's is .* recipe 0; install the same"
+        ):
             does(Plain("x", tmp_path))
     assert [path.name for path in Path(".olmix/runs").iterdir()] == ["good.json"]
 
@@ -399,7 +402,7 @@ def test_a_ray_of_one_s_own_is_quiet_and_gone_with_its_engine(project: Path, tmp
     assert (out, err) == ("", "")
     assert len(list(Path(".olmix/runs").glob("*.json"))) == 2
     wait_until(lambda: not is_alive(int((tmp_path / "pid-x").read_text())))
-    assert list((tmp_path / f"olmix-ray-{os.getuid()}").glob("*/*")) == []
+    assert list(tmp_path.glob("olmix-ray-*/*/*")) == []
 
 
 def test_runs_end_with_a_driver_that_is_killed(project: Path, tmp_path: Path, short: Path) -> None:
@@ -445,30 +448,29 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
         RayEngine(Journal(HERE.state), SETUP, RaySettings())
 
 
-def test_a_job_s_folder_is_one_worker_s_and_old_ones_are_tidied_away(
+def test_folders_of_dead_workers_go_with_the_next_job_and_checkpoints_stay_for_a_week(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with ray_node._work_folder("job") as first, ray_node._work_folder("job") as second:
-        assert first != second
-    assert not first.exists()
-    assert not second.exists()
-    with pytest.raises(KeyboardInterrupt), ray_node._work_folder("job") as first:
-        stored = first.parent.parent / "files" / "digest"
-        write_bytes(stored, b"input")
-        os.link(stored, first / "input")
-        raise KeyboardInterrupt
-    ray_node.tidy()
-    assert stored.exists()
-    os.utime(first, (0, 0))
-    ray_node.tidy()
-    assert not first.exists()
-    assert not stored.exists()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    with ray_node._work_folder() as (first, journal):
+        write_bytes(journal.checkpoint_path("run"), b"half-way")
+        write_bytes(journal.checkpoint_path("forgotten"), b"half-way")
+        os.utime(journal.checkpoint_path("forgotten"), (0, 0))
+        left = first.parent / f"job-{dead.pid}-left"
+        write_bytes(left / ".olmix/runs/run.json", b"of a worker that was killed")
+        with ray_node._work_folder() as (second, again):
+            assert first != second
+            assert first.exists()
+            assert again.checkpoint_path("run").read_bytes() == b"half-way"
+            assert not again.checkpoint_path("forgotten").exists()
+    assert [path.name for path in tmp_path.glob("*/*")] == ["checkpoints"]
 
 
 def test_a_node_s_folder_that_is_another_user_s_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "theirs").mkdir()
-    (tmp_path / f"olmix-ray-{os.getuid()}").symlink_to(tmp_path / "theirs")
-    with pytest.raises(OlmixError, match="belongs to another user"):
-        ray_node.tidy()
+    (tmp_path / f"olmix-ray-{os.getuid()}-{platform.node()}").symlink_to(tmp_path / "theirs")
+    with pytest.raises(OlmixError, match="belongs to another user"), ray_node._work_folder():
+        pass

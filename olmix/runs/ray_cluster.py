@@ -1,9 +1,8 @@
 """The Ray engine: jobs as tasks of a Ray of this machine's own, or of a cluster that runs already.
 
-Nothing is shared but Ray itself. What a job reads is put into Ray's object store once a file and laid out on a node
-once a content; what a job leaves in its journal comes home as bytes and is written into the project's journal by the
-driver alone, weights before records. A run that is given out again on the node where it died goes on from its
-checkpoint there.
+Nothing is shared but Ray itself. What a job reads goes through Ray's object store, each file once; what a job leaves in
+its journal comes home as bytes and is written into the project's journal by the driver alone, weights before records. A
+run that is given out again on the node where it died goes on from its checkpoint there.
 
 What that gives up: a result goes through the driver's memory, and tasks end with their driver: what had come home is
 kept, and when the driver is killed they end 2 s later (a Ray of its own within a minute). Ray moves values between
@@ -25,9 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import xxhash
 
-import olmix
 from olmix.cores import cores
 from olmix.errors import ConfigError, DataError, TrainingError
 from olmix.files import write_bytes
@@ -35,12 +32,11 @@ from olmix.runs.engine import Ending
 from olmix.runs.job import Job, Setup
 from olmix.runs.journal import Journal
 from olmix.runs.ray_connection import connect, import_ray, one_line
-from olmix.runs.ray_node import METER_SECONDS, Input, Meter, Parcel, Returned, do, tidy
+from olmix.runs.ray_node import METER_SECONDS, VERSION, Meter, Parcel, Returned, do
 
 # How long a cluster may be without a node that is large enough: one that grows needs minutes for its first.
 ROOM_SECONDS = 600.0
 ROOM_POLL_SECONDS = 5.0
-TIDY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class RayEngine:
         self._workers = workers
         self._queue: deque[Job] = deque()
         self._running: dict[Any, Job] = {}  # by the reference of its result
-        self._sent: dict[Path, Input] = {}
+        self._sent: dict[Path, Any] = {}  # references to the bytes of files
         self._readers: Counter[Path] = Counter()
         self._ended_tokens = 0
         self._told: dict[str, int] = {}
@@ -103,7 +99,8 @@ class RayEngine:
             # A task that dies is given out again by the driver, which counts how often.
             self._do = ray.remote(num_cpus=settings.cpus, num_gpus=settings.gpus, max_retries=0)(do)
             home = ray.get_runtime_context().get_node_id()
-            meter = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=_on_node(home, soft=True))(Meter)
+            beside = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(home, soft=True)
+            meter = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=beside)(Meter)
             self._meter = meter.remote()
         except BaseException:
             ray.shutdown()
@@ -114,9 +111,7 @@ class RayEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None:
-                self._tidy()
-            else:
+            if error is not None:
                 self._cancel()
         finally:
             self._ray.shutdown()  # ends a Ray of our own, leaves another's
@@ -172,7 +167,7 @@ class RayEngine:
     def _fill(self) -> None:
         while self._queue and len(self._running) < self._limit():
             job = self._queue.popleft()
-            self._running[self._do.remote(olmix.__version__, self._parcel(job), self._meter)] = job
+            self._running[self._give_out(job)] = job
 
     def _limit(self) -> int:
         # Twice the room, so that no worker waits for the driver and a cluster that can grow sees why it should.
@@ -205,30 +200,34 @@ class RayEngine:
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
 
-    def _parcel(self, job: Job) -> Parcel:
-        inputs = []
-        for path in job.inputs:
+    def _give_out(self, job: Job) -> Any:
+        """Start a job; the reference of its result."""
+        paths = list(job.inputs)
+        for path in paths:
             if path not in self._sent:
-                self._sent[path] = self._send(path)
-            inputs.append(self._sent[path])
+                self._sent[path] = self._put(path)
+        contents = [self._sent[path] for path in paths]
         # A run's evaluations are one file: what was measured goes along, and comes home with what is new.
         known = self._journal.evaluations_path(job.key)
         if known.exists():
-            inputs.append(self._send(known))
-        return Parcel(job.moved(self._root, Path()), self._setup, tuple(inputs))
+            paths.append(known)
+            contents.append(self._put(known))
+        parcel = Parcel(
+            job.moved(self._root, Path()), self._setup, tuple(path.relative_to(self._root) for path in paths)
+        )
+        return self._do.remote(VERSION, parcel, self._meter, *contents)
 
     @property
     def _root(self) -> Path:
         return self._journal.folder.parent
 
-    def _send(self, source: Path) -> Input:
+    def _put(self, source: Path) -> Any:
         if not source.is_relative_to(self._root) or ".." in source.relative_to(self._root).parts:
-            raise DataError(f"{source}: lies outside the project; a worker of Ray is sent files of the project alone")
+            raise DataError("lies outside the project; a worker of Ray is sent files of the project alone", file=source)
         try:
-            content = np.fromfile(source, dtype=np.uint8)  # an array is read from the store in place, bytes are copied
+            return self._ray.put(np.fromfile(source, dtype=np.uint8))  # read in place by workers, as bytes are not
         except FileNotFoundError:
-            raise DataError(f"{source}: no such file, and a run reads it; run dvc repro again") from None
-        return Input(source.relative_to(self._root), xxhash.xxh3_128_hexdigest(content.data), self._ray.put(content))
+            raise DataError("no such file, and a run reads it", file=source, way_out="run dvc repro again") from None
 
     def _ending(self, reference: Any) -> Ending:
         job = self._running.pop(reference)
@@ -254,14 +253,6 @@ class RayEngine:
             write_bytes(self._journal.folder / path, returned.files[path])
         return Ending(job.key, "done")
 
-    def _tidy(self) -> None:
-        """Remove from every node what no job there reads any more."""
-        tidied = [
-            self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=_on_node(node["NodeID"]))(tidy).remote()
-            for node in self._nodes()
-        ]
-        self._ray.wait(tidied, num_returns=len(tidied), timeout=TIDY_SECONDS)
-
 
 def _told_by_ray(error: Any) -> Exception:
     """What a task raised itself; a node that could not even load it has no olmix, or another one."""
@@ -269,19 +260,13 @@ def _told_by_ray(error: Any) -> Exception:
     if "olmix" in str(cause) and ("No module named" in str(cause) or isinstance(cause, ImportError)):
         return ConfigError(
             f"runtime.yaml: ray: a node has no olmix like this one ({_last_line(cause)}); "
-            f"install olmix {olmix.__version__} on every node"
+            f"install olmix {VERSION} on every node"
         )
     return cause
 
 
 def _last_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1]
-
-
-def _on_node(node: str, soft: bool = False) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node, soft=soft)
 
 
 def _size(resources: dict[str, float]) -> str:

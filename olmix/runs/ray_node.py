@@ -1,18 +1,17 @@
-"""A node of the Ray engine: lays out what a job reads, does it in a folder of its own, and hands back what it left.
+"""A node of the Ray engine: writes what a job reads into a temporary folder, does it there, and returns what it left.
 
-Below the node's temporary folder, `olmix-ray-<user>/files` holds each input once, under the digest of its content, and
-`jobs/<kind>-<key>` is where a job works, with links to them under their paths in the project. A job's folder goes when
-the job has ended; when it died there, its checkpoint stays for a week. Two drivers may give the same job to one node: a
-folder is locked by who works in it, and the second takes another.
+A job's folder goes when the job has ended, or, when its worker was killed, when the next job comes to the node.
+Checkpoints lie beside the folders, each under its run's key and bound to it by a digest: a job that is given out again
+on the node goes on from there, and two drivers that run the same job share one without harm. Given up: a file that
+several jobs on a node read is written once for each.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import platform
 import shutil
-import socket
 import stat
 import tempfile
 import time
@@ -21,34 +20,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import olmix
 from olmix.errors import ConfigError, OlmixError
-from olmix.files import sweep, write_bytes
+from olmix.files import sweep
 from olmix.project import STATE
+from olmix.proxy.recipe import RECIPE_VERSION
 from olmix.runs.job import Job, Setup
 from olmix.runs.journal import Journal
 
+# What must be the same on all nodes for a run to be the run that its key names.
+VERSION = f"{olmix.__version__} with recipe {RECIPE_VERSION}"
 # A worker tells its tokens at most this often, and the driver asks for them.
 METER_SECONDS = 1.0
 KEPT_SECONDS = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Input:
-    """A file that a job reads: its path in the project, xxh3_128 of its bytes, and Ray's reference to them."""
-
-    path: Path
-    digest: str
-    content: Any
-
-
-@dataclass(frozen=True)
 class Parcel:
-    """A job and all that it needs."""
+    """A job and the paths of the files that it reads, all relative to the project."""
 
     job: Job
     setup: Setup
-    inputs: tuple[Input, ...]
+    paths: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -92,100 +88,75 @@ class _Counter:
             self._meter.tell.remote(self._key, self.tokens)
 
 
-def do(version: str, parcel: Parcel, meter: Any) -> Returned:
-    """Do one job, as a task of Ray; `version` is the driver's olmix."""
-    if version != olmix.__version__:
+def do(version: str, parcel: Parcel, meter: Any, *contents: NDArray[np.uint8]) -> Returned:
+    """Do one job as a task of Ray; `version` is the driver's, `contents` are the bytes of the parcel's paths."""
+    if version != VERSION:
         raise ConfigError(
-            f"runtime.yaml: ray: node {socket.gethostname()} has olmix {olmix.__version__} and this project's is "
-            f"{version}; install the same version on every node"
+            f"node {platform.node()} has olmix {VERSION}, and this project's is {version}",
+            file="runtime.yaml",
+            key="ray",
+            way_out="install the same version on every node",
         )
     from olmix.proxy.training import single_thread  # torch, which the driver does not need
 
     single_thread()
     count = _Counter(parcel.job.key, meter)
-    with _work_folder(f"{type(parcel.job).__name__}-{parcel.job.key}") as folder:
-        try:
-            laid = {folder / item.path: _lay(item, folder / item.path) for item in parcel.inputs}
-            journal = Journal(folder / STATE)
-            journal.sweep()
-            parcel.job.moved(Path(), folder).run(journal, parcel.setup, count)
-            return Returned(_left(journal.folder, laid), count.tokens)
-        except OlmixError as error:
-            return Returned({}, count.tokens, error)
-
-
-def _left(folder: Path, laid: dict[Path, int]) -> dict[Path, bytes]:
-    """The journal's files that were not there before; what is written anew is another inode."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_ino != laid.get(path)]
-    return {path.relative_to(folder): path.read_bytes() for path in paths}
-
-
-def _lay(item: Input, path: Path) -> int:
-    """Link an input to `path`, written once a node; its inode."""
-    stored = _node_folder() / "files" / item.digest
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    while True:
-        # Another job's driver may tidy a file away as long as nothing links to it.
-        with contextlib.suppress(FileNotFoundError):
-            os.link(stored, path)
-            return path.stat().st_ino
-        import ray
-
-        write_bytes(stored, ray.get(item.content).data)
-        with contextlib.suppress(FileNotFoundError):
-            stored.chmod(0o444)
-
-
-def _node_folder() -> Path:
-    """This user's folder on this node; raises OlmixError when it is another's."""
-    folder = Path(tempfile.gettempdir()) / f"olmix-ray-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise OlmixError(f"{folder}: belongs to another user of node {socket.gethostname()}; set TMPDIR on the nodes")
-    return folder
+    try:
+        with _work_folder() as (folder, journal):
+            for path, content in zip(parcel.paths, contents, strict=True):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(content.data)
+            job = parcel.job.moved(Path(), folder)
+            job.run(journal, parcel.setup, count)
+            left = [path for path in sorted(journal.folder.rglob("*")) if path.is_file() and path not in job.inputs]
+            return Returned({path.relative_to(journal.folder): path.read_bytes() for path in left}, count.tokens)
+    except OlmixError as error:
+        return Returned({}, count.tokens, error)
 
 
 @contextlib.contextmanager
-def _work_folder(name: str) -> Iterator[Path]:
-    """The folder of a job, locked; removed unless its worker dies or is stopped."""
-    folder = _node_folder() / "jobs" / name
-    while (lock := _lock(folder)) is None:
-        folder = folder.with_name(f"{name}-{os.getpid()}")  # another driver's run of the same job is at work there
+def _work_folder() -> Iterator[tuple[Path, Journal]]:
+    """A folder for one job, and a journal in it whose checkpoints outlive the folder."""
+    node = _node_folder()
+    checkpoints = node / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    _tidy(node, checkpoints)
+    with tempfile.TemporaryDirectory(prefix=f"job-{os.getpid()}-", dir=node) as name:
+        journal = Journal(Path(name) / STATE)
+        journal.folder.mkdir(parents=True)
+        journal.checkpoint_path("").parent.symlink_to(checkpoints)
+        yield Path(name), journal
+
+
+def _tidy(node: Path, checkpoints: Path) -> None:
+    """Remove what killed workers left, and checkpoints that no job came back to for a week."""
+    for folder in node.glob("job-*"):
+        if not _is_alive(int(folder.name.split("-")[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+    sweep(checkpoints)
+    for path in checkpoints.glob("[!.]*"):
+        with contextlib.suppress(FileNotFoundError):  # another job of this node tidies as well
+            if time.time() - path.stat().st_mtime >= KEPT_SECONDS:
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
     try:
-        os.utime(folder)
-        yield folder
-        shutil.rmtree(folder)
-    finally:
-        os.close(lock)
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
-def _lock(folder: Path) -> int | None:
-    """Make a folder and lock it for as long as the descriptor is open; None when another holds it."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.exists() and folder.stat().st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        os.close(descriptor)  # its holder removed it in between
-
-
-def tidy() -> None:
-    """Remove inputs that no job's folder links to, and folders that nobody came back to for a week."""
-    for folder in (_node_folder() / "jobs").glob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - folder.stat().st_mtime >= KEPT_SECONDS and (lock := _lock(folder)) is not None:
-                shutil.rmtree(folder)
-                os.close(lock)
-    files = _node_folder() / "files"
-    sweep(files)
-    for stored in files.glob("[!.]*"):
-        with contextlib.suppress(FileNotFoundError):
-            if stored.stat().st_nlink == 1:
-                stored.unlink()
+def _node_folder() -> Path:
+    """This user's folder on this node, whose processes alone use it; raises OlmixError when it is another user's."""
+    folder = Path(tempfile.gettempdir()) / f"olmix-ray-{os.getuid()}-{platform.node()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise OlmixError(
+            f"belongs to another user of node {platform.node()}", file=folder, way_out="set TMPDIR on the nodes"
+        )
+    return folder
