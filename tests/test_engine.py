@@ -140,7 +140,7 @@ def test_a_job_that_fails_twice_is_set_aside_and_named(tmp_path: Path) -> None:
 
 
 def test_workers_that_keep_dying_stop_the_stage_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"died 3 times without finishing a job; 1 are left: lower runtime.yaml"):
+    with pytest.raises(TrainingError, match=r"died 3 times without finishing a job; jobs left: 1; lower runtime.yaml"):
         run(tmp_path, [Job("poison", "die")])
 
 
@@ -181,7 +181,7 @@ def test_losses_count_only_while_nothing_else_is_done(tmp_path: Path) -> None:
     assert set(run_jobs(jobs, journal, lambda: engine, lambda _: None).results) == {"unlucky", "a", "b"}
     assert engine.script == []
     again = Scripted(Journal(tmp_path / "again"), [("a", "done")], *lost, *lost)
-    with pytest.raises(TrainingError, match=r"died 3 times without finishing a job; 1 are left: do something"):
+    with pytest.raises(TrainingError, match=r"died 3 times without finishing a job; jobs left: 1; do something"):
         run_jobs(jobs, again.journal, lambda: again, lambda _: None)
 
 

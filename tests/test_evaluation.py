@@ -224,7 +224,7 @@ def test_a_task_file_is_what_it_is_called_or_is_written_anew(tmp_path: Path) -> 
         assert np.array_equal(loaded.rows, task.rows)
     for damage in (two.path.read_bytes(), b"", one.path.read_bytes()[:-5]):
         one.path.write_bytes(damage)
-        with pytest.raises(DataError, match="not the task that it is called by"):
+        with pytest.raises(DataError, match="its content does not match its name"):
             load_task(one.path)
         assert keep_task(tasks[0], journal) == one
         assert load_task(one.path).name == "one"

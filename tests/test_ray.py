@@ -430,12 +430,12 @@ def test_an_address_without_a_ray_is_named_on_one_line(project: Path, monkeypatc
         ):
             with pytest.raises(ConfigError) as raised, RayEngine(Journal(HERE.state), SETUP, RaySettings(address)):
                 pass
-            assert str(raised.value) == f"runtime.yaml: ray: address: no Ray at {address}: {reason}"
+            assert str(raised.value) == f"runtime.yaml: ray.address: no Ray at {address}: {reason}"
 
 
 def test_settings_that_ray_has_not_are_refused() -> None:
     for settings in ({"cpus": 0.0}, {"cpus": float("nan")}, {"gpus": 1.5}, {"gpus": -1.0}):
-        with pytest.raises(ConfigError, match=f"runtime.yaml: ray: {next(iter(settings))}"):
+        with pytest.raises(ConfigError, match=f"runtime.yaml: ray.{next(iter(settings))}: "):
             RaySettings(**settings)
     for device, gpus in (("cuda", 0), ("cuda:1", 1)):
         with pytest.raises(ConfigError, match="write device: cuda"):

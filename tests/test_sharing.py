@@ -138,7 +138,7 @@ def test_weights_that_are_not_kept(accepted: Project, tmp_path: Path) -> None:
     weights = sorted((clone.root / ".olmix/runs").glob("*.safetensors"))
     weights[0].write_bytes(weights[1].read_bytes())
     refused = clone.command("dvc", "repro", "evaluate")
-    assert "have not the weights that their records name; dvc repro -f -s train trains them again" in refused.err
+    assert "do not have the weights that their records name; dvc repro -f -s train trains them again" in refused.err
     assert clone.expect("dvc", "repro", "-f", "-s", "train").done("train") == 1
     clone.repro()
     assert not list(clone.root.glob("build/*/**/*.safetensors"))

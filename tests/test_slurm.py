@@ -195,7 +195,7 @@ def test_a_run_that_diverges_twice_is_set_aside_and_named(slurm: Cluster, projec
 def test_an_error_that_is_no_job_s_own_is_raised_and_says_what_goes_on(slurm: Cluster, project: Path) -> None:
     todo = jobs(2)
     shutil.copy(project / "tokens/a.npy", project / "tokens/b.npy")
-    expected = r"tokens/b.npy: changed since the run was planned; run dvc repro again \(1 job goes on in Slurm, .*\)"
+    expected = r"tokens/b.npy: changed since the run was planned; run dvc repro again; 1 job goes on in Slurm, .*"
     with pytest.raises(DataError, match=expected):
         drive(todo, workers=1, settings=dataclasses.replace(SETTINGS, minutes=1))
 
@@ -254,7 +254,7 @@ def test_without_sbatch_or_submitit_a_line_says_what_to_do(
             SlurmEngine(Journal(tmp_path), Setup(), SETTINGS)
     with monkeypatch.context() as patch:
         patch.delenv("SLURM_CONF")
-        with pytest.raises(ConfigError, match=r"squeue finds no cluster here \(.*\); set SLURM_CONF"):
+        with pytest.raises(ConfigError, match=r"squeue of slurm finds no cluster here \(.*\); set SLURM_CONF"):
             SlurmEngine(Journal(tmp_path), Setup(), SETTINGS).start([])
     with pytest.raises(ConfigError, match="sbatch takes no folder with %"):
         SlurmEngine(Journal(tmp_path / "100%"), Setup(), SETTINGS)
@@ -295,10 +295,10 @@ def test_a_controller_that_is_away_for_a_moment_loses_nothing(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gpus": -1}, "slurm.gpus is -1; the least is 0"),
-        ({"minutes": 0}, "slurm.minutes is 0; the least is 1"),
-        ({"partition": "a\nrm -rf"}, "slurm.partition: 'a.nrm -rf' is no name"),
-        ({"memory": "8 GB"}, "slurm.memory: '8 GB' is no amount; write it as 8G"),
+        ({"gpus": -1}, "slurm.gpus: -1, and the least is 0"),
+        ({"minutes": 0}, "slurm.minutes: 0, and the least is 1"),
+        ({"partition": "a\nrm -rf"}, "slurm.partition: 'a.nrm -rf' does not name partitions"),
+        ({"memory": "8 GB"}, "slurm.memory: '8 GB' is no amount of memory; write it as 8G"),
         ({"python": "'"}, "slurm.python: .*: No closing quotation"),
         ({"python": ""}, "slurm.python: '' is no command"),
         ({"sbatch": ("-A x",)}, "slurm.sbatch: '-A x' must be one line with one --option"),

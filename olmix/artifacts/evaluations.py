@@ -59,8 +59,9 @@ def read_results(project: Project, coordinates: Sequence[str], tasks: Sequence[s
         measured = {row["tasks"][task]["identity"] for row in rows}
         if len(measured) > 1:
             raise DataError(
-                f"{folder}: runs were measured on {len(measured)} versions of task {task} (of its text, its "
-                "tokens, or the code); dvc repro -f -s evaluate measures them again, then dvc repro"
+                f"runs were measured on {len(measured)} versions of task {task} (of its text, its tokens, or the code)",
+                file=folder,
+                way_out="dvc repro -f -s evaluate measures them again, then dvc repro",
             )
     return SwarmResults(
         runs=tuple(row["run"] for row in rows),
@@ -81,7 +82,8 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
     version = row.get("version", "unknown")
     if version not in (None, RECIPE_VERSION):
         raise DataError(
-            f"{path}: a run of version {version}, and this olmix has {RECIPE_VERSION}; dvc repro -f -s train trains "
-            "again, then dvc repro"
+            f"a run of version {version}, and this olmix has {RECIPE_VERSION}",
+            file=path,
+            way_out="dvc repro -f -s train trains again, then dvc repro",
         )
     return row

@@ -68,13 +68,13 @@ def read_runs(project: Project, keep_weights: bool, recipe: Recipe) -> dict[str,
     for path in sorted(project.proxies.glob("*.json")):
         record = read_json(path)
         if record["version"] != RECIPE_VERSION:
-            raise DataError(f"{path}: a run of version {record['version']}, this olmix has {RECIPE_VERSION}; {again}")
+            message = f"a run of version {record['version']}, this olmix has {RECIPE_VERSION}"
+            raise DataError(message, file=path, way_out=again)
         if record["recipe"] != asdict(recipe):
-            raise DataError(f"{path}: not a run of the recipe of params.yaml: proxy; {again}")
+            raise DataError("not a run of the recipe of params.yaml: proxy", file=path, way_out=again)
         weights = project.proxies / KEPT / f"{path.stem}.safetensors"
         if keep_weights and (not weights.exists() or file_digest(weights) != record["weights_digest"]):
-            raise DataError(
-                f"{weights}: not the weights that {path.name} names; remove {path.parent} and run dvc repro"
-            )
+            way_out = f"remove {path.parent} and run dvc repro"
+            raise DataError(f"not the weights that {path.name} names", file=weights, way_out=way_out)
         records[path.stem] = record
     return records

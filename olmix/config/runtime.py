@@ -98,7 +98,9 @@ class Runtime(Section):
             return RayEngine(journal, Setup(self._device(ray.gpus), seconds), ray, most)
         gpus = count_gpus() if self.device in ("auto", "cuda") else 0
         if self.device == "cuda" and not gpus:
-            raise ConfigError("runtime.yaml: device: cuda, and there is no GPU here; set it to auto or cpu")
+            raise ConfigError(
+                "cuda, and there is no GPU here", file="runtime.yaml", key="device", way_out="set it to auto or cpu"
+            )
         return LocalEngine(journal, Setup(self._device(gpus), seconds), most or gpus or cores(), gpus)
 
     def _device(self, gpus: float) -> str:

@@ -53,7 +53,7 @@ class Losses:
         if len(broken):
             step = self._checked + int(broken[0]) // size + 1
             raise Diverged(
-                f"loss {float(since[broken[0]])} at step {step} of {self.recipe.steps}; {advice(self.recipe)}"
+                f"loss {float(since[broken[0]])} at step {step} of {self.recipe.steps}", way_out=advice(self.recipe)
             )
         self._checked = done
 
@@ -91,4 +91,5 @@ def require_finite(weights: dict[str, Tensor], recipe: Recipe) -> None:
     """Raise Diverged when a weight is not finite after the last step, whose loss was that of the weights before."""
     for name, weight in weights.items():
         if not bool(torch.isfinite(weight).all()):
-            raise Diverged(f"{name} is not finite after the last of {recipe.steps} steps; {advice(recipe)}")
+            message = f"{name} is not finite after the last of {recipe.steps} steps"
+            raise Diverged(message, way_out=advice(recipe))

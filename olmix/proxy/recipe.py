@@ -141,29 +141,31 @@ class Recipe:
             "weight_decay",
             f"{self.weight_decay} is negative or not finite",
         )
-        _require(self.sequence_length > 1, "sequence_length", "1 token has no context; use 2 or more")
+        _require(self.sequence_length > 1, "sequence_length", "1 token has no context", "use 2 or more")
         _require(
             self.width % self.heads == 0,
             "heads",
-            f"{self.heads} heads do not divide width {self.width}; use a divisor of it",
+            f"{self.heads} heads do not divide width {self.width}",
+            "use a divisor of it",
         )
         size = self.width // self.heads
         _require(
             size % 2 == 0,
             "heads",
-            f"{self.heads} heads of width {self.width} are {size} wide, and rotary embeddings need "
-            "an even number; change heads or width",
+            f"{self.heads} heads of width {self.width} are {size} wide, and rotary embeddings need an even number",
+            "change heads or width",
         )
         batch = self.batch_size * self.sequence_length
         _require(
             self.steps > 0,
             "tokens",
             f"{self.tokens} are less than one batch of {self.batch_size} sequences of {self.sequence_length} "
-            f"({batch} tokens); use {batch} or more",
+            f"({batch} tokens)",
+            f"use {batch} or more",
         )
 
 
-def _require(condition: bool, key: str, message: str) -> None:
+def _require(condition: bool, key: str, message: str, way_out: str | None = None) -> None:
     if not condition:
         where = f"size.{key}" if key in Size.__dataclass_fields__ else key
-        raise ConfigError(f"params.yaml: proxy.{where}: {message}")
+        raise ConfigError(message, file="params.yaml", key=f"proxy.{where}", way_out=way_out)

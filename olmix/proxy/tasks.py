@@ -81,15 +81,18 @@ def read_task(path: Path) -> Task:
     try:
         lines = path.read_bytes().split(b"\n")
     except (FileNotFoundError, IsADirectoryError):
-        raise DataError(f"{path}: no such task; write it, or take {path.stem} out of params.yaml: tasks") from None
+        way_out = f"write it, or take {path.stem} out of params.yaml: tasks"
+        raise DataError("no such task", file=path, way_out=way_out) from None
     read = [(number, _item(line, f"{path}:{number}")) for number, line in enumerate(lines, 1) if line.strip()]
     if not read:
-        raise DataError(f'{path}: no items; write lines of {{"prompt": "...", "continuation": "..."}}')
+        way_out = 'write lines of {"prompt": "...", "continuation": "..."}'
+        raise DataError("no items", file=path, way_out=way_out)
     items = tuple(item for _, item in read if not isinstance(item, IdItem))
     id_items = tuple(item for _, item in read if isinstance(item, IdItem))
     if items and id_items:
         number = next(number for number, item in read if type(item) is not type(read[0][1]))
-        raise DataError(f"{path}:{number}: text and token ids in one task; keep one kind of items a task")
+        way_out = "keep one kind of items a task"
+        raise DataError("text and token ids in one task", file=f"{path}:{number}", way_out=way_out)
     digest = xxhash.xxh3_128()
     for text in (text.encode() for item in items for text in item):
         digest.update(f"{len(text)}:".encode() + text)
@@ -112,7 +115,8 @@ def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> Encod
     for number, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True), 1):
         if not len(continuation):
             text = task.items[number - 1][1][:40]
-            raise DataError(f"task {task.name}: item {number}: the tokeniser makes nothing of {text!r}; remove it")
+            message = f"task {task.name}: item {number}: the tokeniser makes nothing of {text!r}"
+            raise DataError(message, way_out="remove it")
         item = np.concatenate((end, prompt, continuation))
         for begin, first, stop in _windows(1 + len(prompt), len(item), sequence_length):
             row = np.full(sequence_length + 1, tokenizer.end, dtype=tokenizer.dtype)
@@ -137,8 +141,9 @@ def _tokens_of(task: Task, tokenizer: Tokenizer) -> tuple[list[Tokens], list[Tok
     if not task.id_items:
         if not tokenizer.reads_text:
             raise DataError(
-                f"task {task.name}: holds text, and {tokenizer.path} knows no text; write token ids: "
-                '{"prompt": [...], "continuation": [...], "bytes": N}, or name a tokenizer.json'
+                f"task {task.name}: holds text, and {tokenizer.path} knows no text",
+                way_out='write token ids: {"prompt": [...], "continuation": [...], "bytes": N}, '
+                "or name a tokenizer.json",
             )
         prompts = tokenizer.encode([prompt for prompt, _ in task.items])
         continuations = tokenizer.encode([continuation for _, continuation in task.items])
@@ -167,9 +172,9 @@ def load_task(path: Path) -> EncodedTask:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; run dvc repro again") from None
+        raise DataError(f"cannot be read: {error.strerror}", file=path, way_out="run dvc repro again") from None
     if xxhash.xxh3_128_hexdigest(content) != path.stem:
-        raise DataError(f"{path}: not the task that it is called by; run dvc repro again")
+        raise DataError("its content does not match its name", file=path, way_out="run dvc repro again")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         fields = [file[f"arr_{k}"] for k in range(len(EncodedTask.__dataclass_fields__))]
     return EncodedTask(*(field if field.ndim else field.item() for field in fields))
@@ -197,17 +202,18 @@ def _item(line: bytes, where: str) -> tuple[str, str] | IdItem:
     try:
         item = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error}") from None
+        raise DataError(f"not JSON: {error}", file=where) from None
     if isinstance(item, dict) and set(item) == _ID_KEYS:
         return _id_item(item, where)
     if not isinstance(item, dict) or set(item) != _KEYS:
         found = ", ".join(map(str, item)) if isinstance(item, dict) else type(item).__name__
-        raise DataError(f"{where}: holds {found or 'nothing'}; an item has the keys prompt and continuation alone")
+        way_out = "an item has the keys prompt and continuation alone"
+        raise DataError(f"holds {found or 'nothing'}", file=where, way_out=way_out)
     prompt, continuation = item["prompt"], item["continuation"]
     if not isinstance(prompt, str) or not isinstance(continuation, str):
-        raise DataError(f"{where}: prompt and continuation must be text; put them in quotes")
+        raise DataError("prompt and continuation must be text", file=where, way_out="put them in quotes")
     if not continuation:
-        raise DataError(f"{where}: the continuation is empty, and it is what is scored; move text into it")
+        raise DataError("the continuation is empty, and it is what is scored", file=where, way_out="move text into it")
     return prompt, continuation
 
 
@@ -215,9 +221,10 @@ def _id_item(item: dict[str, Any], where: str) -> IdItem:
     prompt, continuation, size = item["prompt"], item["continuation"], item["bytes"]
     for ids in (prompt, continuation):
         if not isinstance(ids, list) or any(type(token) is not int or token < 0 for token in ids):
-            raise DataError(f"{where}: prompt and continuation must be lists of token ids beside `bytes`")
+            raise DataError("prompt and continuation must be lists of token ids beside `bytes`", file=where)
     if not continuation:
-        raise DataError(f"{where}: the continuation is empty, and it is what is scored; move ids into it")
+        raise DataError("the continuation is empty, and it is what is scored", file=where, way_out="move ids into it")
     if type(size) is not int or size <= 0:
-        raise DataError(f"{where}: bytes is {size!r}; write how many UTF-8 bytes the continuation is")
+        way_out = "write how many UTF-8 bytes the continuation is"
+        raise DataError(f"bytes is {size!r}", file=where, way_out=way_out)
     return IdItem(tuple(prompt), tuple(continuation), size)

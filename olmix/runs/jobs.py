@@ -46,15 +46,16 @@ def require_weights(jobs: Sequence[EvaluationJob], journal: Journal) -> None:
     if dropped:
         tasks = sorted({task.name for job in dropped for task in job.tasks if task.identity not in known[job.key]})
         raise DataError(
-            f"{', '.join(tasks)} cannot be evaluated on {_named(dropped)}, whose weights were dropped: "
-            "dvc repro -f -s train trains them again (params.yaml: proxy.keep_weights: true keeps weights), "
-            "or take the tasks out"
+            f"{', '.join(tasks)} cannot be evaluated on {_named(dropped)}, whose weights were dropped",
+            way_out="dvc repro -f -s train trains them again (params.yaml: proxy.keep_weights: true keeps weights), "
+            "or take the tasks out",
         )
     # What lies in build/proxies/ was looked over when it was read.
     broken = [job for job in jobs if job.weights == journal.weights_path(job.key) and not journal.find_run(job.key)]
     if broken:
         raise DataError(
-            f"{_named(broken)} have not the weights that their records name; dvc repro -f -s train trains them again"
+            f"{_named(broken)} do not have the weights that their records name",
+            way_out="dvc repro -f -s train trains them again",
         )
 
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -53,11 +53,13 @@ class RaySettings:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.cpus) and self.cpus > 0):
-            raise ConfigError(f"runtime.yaml: ray: cpus: {self.cpus:g} is no share for a run; write a number above 0")
+            _refuse("cpus", self.cpus, "write a number above 0")
         if not (math.isfinite(self.gpus) and self.gpus >= 0 and (self.gpus < 1 or float(self.gpus).is_integer())):
-            raise ConfigError(
-                f"runtime.yaml: ray: gpus: {self.gpus:g} is no share for a run; write a part of 1, or 0, 1, 2, ..."
-            )
+            _refuse("gpus", self.gpus, "write a part of 1, or 0, 1, 2, ...")
+
+
+def _refuse(name: str, value: float, way_out: str) -> NoReturn:
+    raise ConfigError(f"{value:g} cannot be given to a run", file="runtime.yaml", key=f"ray.{name}", way_out=way_out)
 
 
 class RayEngine:
@@ -72,8 +74,10 @@ class RayEngine:
     def __init__(self, journal: Journal, setup: Setup, settings: RaySettings, workers: int | None = None) -> None:
         if setup.device.startswith("cuda") and (setup.device != "cuda" or not settings.gpus):
             raise ConfigError(
-                f"runtime.yaml: device {setup.device} with ray: gpus: {settings.gpus:g}: Ray gives a run its GPU; "
-                "write device: cuda and the gpus of one run"
+                f"{setup.device} with ray.gpus {settings.gpus:g}, and Ray gives a run its GPU",
+                file="runtime.yaml",
+                key="device",
+                way_out="write device: cuda and the gpus of one run",
             )
         self._ray = import_ray()
         self._journal = journal
@@ -193,8 +197,8 @@ class RayEngine:
             nodes = "; ".join(sorted({_size(node["Resources"]) for node in self._nodes()})) or "none at all"
             raise TrainingError(
                 f"the Ray {f'cluster at {where}' if where else 'of this machine'} has no node for a run of "
-                f"{self._settings.cpus:g} CPUs and {self._settings.gpus:g} GPUs (its nodes: {nodes}); "
-                "change runtime.yaml: ray or the cluster, then run dvc repro again"
+                f"{self._settings.cpus:g} CPUs and {self._settings.gpus:g} GPUs (its nodes: {nodes})",
+                way_out="change runtime.yaml: ray or the cluster, then run dvc repro again",
             )
 
     def _nodes(self) -> list[dict[str, Any]]:
@@ -259,8 +263,10 @@ def _told_by_ray(error: Any) -> Exception:
     cause = error.cause if isinstance(error.cause, Exception) else error
     if "olmix" in str(cause) and ("No module named" in str(cause) or isinstance(cause, ImportError)):
         return ConfigError(
-            f"runtime.yaml: ray: a node has no olmix like this one ({_last_line(cause)}); "
-            f"install olmix {VERSION} on every node"
+            f"a node has no olmix like this one ({_last_line(cause)})",
+            file="runtime.yaml",
+            key="ray",
+            way_out=f"install olmix {VERSION} on every node",
         )
     return cause
 

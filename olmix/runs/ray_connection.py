@@ -32,7 +32,9 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ConfigError(f"runtime.yaml: the engine ray needs Ray ({error}); pip install 'olmix[ray]'") from None
+        raise ConfigError(
+            f"ray needs Ray ({error})", file="runtime.yaml", key="engine", way_out="pip install 'olmix[ray]'"
+        ) from None
     logging.getLogger("ray").setLevel(logging.ERROR)
     return ray
 
@@ -50,9 +52,10 @@ def connect(ray: Any, address: str | None, cpus: int) -> None:
     except (ray.exceptions.RayError, ImportError, OSError, RuntimeError, ValueError) as error:
         ray.shutdown()
         if address is None:
-            raise ConfigError(f"runtime.yaml: ray: no Ray starts on this machine: {one_line(error)}") from None
+            reason = f"no Ray starts on this machine: {one_line(error)}"
+            raise ConfigError(reason, file="runtime.yaml", key="ray") from None
         # Ray itself looks for a node on this machine, and gives up after a minute.
-        raise _unreachable(address, f"{one_line(error)}; dvc repro has to run on a node of the cluster") from None
+        raise _unreachable(address, one_line(error), "run dvc repro on a node of the cluster") from None
 
 
 def _require_answer(address: str) -> None:
@@ -64,7 +67,7 @@ def _require_answer(address: str) -> None:
         except ValueError:
             host = port = None
         if not host or not port:
-            raise _unreachable(address, "not an address; write auto or host:port")
+            raise _unreachable(address, "not an address", "write auto or host:port")
         try:
             socket.create_connection((host, port), timeout=REACH_SECONDS).close()
         except OSError as error:
@@ -81,8 +84,8 @@ def _require_answer(address: str) -> None:
         raise _unreachable(address, lines[-1].removeprefix("ray.exceptions."))
 
 
-def _unreachable(address: str, reason: str) -> ConfigError:
-    return ConfigError(f"runtime.yaml: ray: address: no Ray at {address}: {reason}")
+def _unreachable(address: str, reason: str, way_out: str | None = None) -> ConfigError:
+    return ConfigError(f"no Ray at {address}: {reason}", file="runtime.yaml", key="ray.address", way_out=way_out)
 
 
 def one_line(error: BaseException) -> str:

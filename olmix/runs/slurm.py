@@ -78,7 +78,7 @@ class SlurmEngine:
         slurm_queue.require_slurm()
         self._folder = journal.folder.resolve() / "slurm"
         if "%" in str(self._folder) or not str(self._folder).isprintable():
-            raise ConfigError(f"{self._folder}: sbatch takes no folder with % or an unprintable letter in its name")
+            raise ConfigError("sbatch takes no folder with % or an unprintable letter in its name", file=self._folder)
         self.advice = f"look into {self._folder}"
         self._journal, self._setup, self._settings, self._workers = journal, setup, settings, workers
         self._largest: int | None = None
@@ -166,8 +166,9 @@ class SlurmEngine:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError as error:
                 raise OlmixError(
-                    f"{path}: cannot be locked: {error.strerror}; .olmix must be on a file system with locks that the "
-                    f"nodes see too"
+                    f"cannot be locked: {error.strerror}",
+                    file=path,
+                    way_out="put .olmix on a file system with locks that the nodes see too",
                 ) from error
             yield
 
@@ -297,8 +298,8 @@ class SlurmEngine:
         left = self._left()
         raised = getattr(errors, told["error"], None)
         if raised is None:  # a defect, whose traceback is in the log
-            raise OlmixError(f"{place.job.name}: {told['reason']}; see {self._log(place)}{f'; {left}' if left else ''}")
-        raise raised(f"{told['reason']}{f' ({left})' if left else ''}")
+            raise OlmixError(f"{place.job.name}: {told['reason']}", way_out=_both(f"see {self._log(place)}", left))
+        raise raised(told["reason"], file=told["file"], key=told["key"], way_out=_both(told["way_out"], left))
 
     def _lost(self, place: _Place, fate: str) -> Ending | None:
         """A job that left the queue without a word; None when its result may only not be seen yet."""
@@ -342,9 +343,13 @@ class SlurmEngine:
         if now - self._silent_since >= SILENCE_SECONDS:
             left = self._left()
             raise OlmixError(
-                f"Slurm has not answered for {SILENCE_SECONDS / 60:.0f} minutes: {silent}; "
-                f"{left or 'run dvc repro when it is back'}"
+                f"Slurm has not answered for {SILENCE_SECONDS / 60:.0f} minutes: {silent}",
+                way_out=left or "run dvc repro when it is back",
             ) from None
+
+
+def _both(*parts: str | None) -> str | None:
+    return "; ".join(part for part in parts if part) or None
 
 
 def _count(folder: Path, place: int) -> int:

@@ -67,18 +67,23 @@ def require_slurm() -> None:
     """Raise ConfigError where submitit or a command of Slurm is missing, or would be told something else."""
     if find_spec("submitit") is None:
         raise ConfigError(
-            "runtime.yaml: engine: slurm needs submitit; pip install 'olmix[slurm]', or choose another engine"
+            "slurm needs submitit",
+            file="runtime.yaml",
+            key="engine",
+            way_out="pip install 'olmix[slurm]', or choose another engine",
         )
     for program in COMMANDS:
         if shutil.which(program) is None:
             raise ConfigError(
-                f"runtime.yaml: engine: slurm needs {program}, which is not on the PATH; run on a machine that submits "
-                f"to the cluster, or choose another engine"
+                f"slurm needs {program}, which is not on the PATH",
+                file="runtime.yaml",
+                key="engine",
+                way_out="run on a machine that submits to the cluster, or choose another engine",
             )
     for option in OURS:
         name = f"SBATCH_{option.replace('-', '_').upper()}"
         if name in os.environ:
-            raise ConfigError(f"{name} is set, and sbatch would follow it rather than olmix; unset it")
+            raise ConfigError(f"{name} is set, and sbatch would follow it rather than olmix", way_out="unset it")
 
 
 def standing() -> dict[tuple[str, int], Task]:
@@ -161,7 +166,7 @@ def submit(
         reason = "; ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
         if _SILENT.search(reason):
             raise Silent(reason) from None
-        raise ConfigError(f"runtime.yaml: slurm: Slurm refuses the jobs: {reason}") from None
+        raise ConfigError(f"Slurm refuses the jobs: {reason}", file="runtime.yaml", key="slurm") from None
     return submitted[0].job_id.split("_")[0]
 
 
@@ -196,8 +201,10 @@ def _ask(*words: str) -> str:
         reason = "; ".join(ran.stderr.split("\n")).strip("; ") or f"exit code {ran.returncode}"
         if _NOWHERE in reason:
             raise ConfigError(
-                f"runtime.yaml: engine: slurm: {words[0]} finds no cluster here ({reason.split('; ')[-1]}); set "
-                "SLURM_CONF, go to a machine of the cluster, or set engine to local"
+                f"{words[0]} of slurm finds no cluster here ({reason.split('; ')[-1]})",
+                file="runtime.yaml",
+                key="engine",
+                way_out="set SLURM_CONF, go to a machine of the cluster, or set engine to local",
             )
         raise Silent(f"{words[0]}: {reason}")
     return ran.stdout

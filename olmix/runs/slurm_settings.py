@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass
+from typing import NoReturn
 
 from olmix.errors import ConfigError
 
@@ -36,17 +37,17 @@ class SlurmSettings:
         for name, least in (("gpus", 0), ("cpus", 1), ("minutes", 1), ("array", 1)):
             value = getattr(self, name)
             if value < least:
-                raise ConfigError(f"runtime.yaml: slurm.{name} is {value}; the least is {least}")
+                _refuse(name, f"{value}, and the least is {least}")
         if self.partition is not None and not re.fullmatch(r"[\w.,-]+", self.partition):
-            raise ConfigError(f"runtime.yaml: slurm.partition: {self.partition!r} is no name of partitions")
+            _refuse("partition", f"{self.partition!r} does not name partitions")
         if self.memory is not None and not re.fullmatch(r"[0-9]+[KMGT]?", self.memory):
-            raise ConfigError(f"runtime.yaml: slurm.memory: {self.memory!r} is no amount; write it as 8G")
+            _refuse("memory", f"{self.memory!r} is no amount of memory", "write it as 8G")
         for line in self.sbatch:
             option = re.match(r"--([a-z][a-z0-9-]*)", line)
             if option is None or not line.isprintable() or re.search(r"\s-", line):
-                raise ConfigError(f"runtime.yaml: slurm.sbatch: {line!r} must be one line with one --option")
+                _refuse("sbatch", f"{line!r} must be one line with one --option")
             if any(ours.startswith(option[1]) for ours in OURS):
-                raise ConfigError(f"runtime.yaml: slurm.sbatch: --{option[1]} is set by olmix; take it out")
+                _refuse("sbatch", f"--{option[1]} is set by olmix", "take it out")
         if self.python is not None:
             self.command()
 
@@ -55,7 +56,11 @@ class SlurmSettings:
         try:
             words = [sys.executable] if self.python is None else shlex.split(self.python)
         except ValueError as error:
-            raise ConfigError(f"runtime.yaml: slurm.python: {self.python!r}: {error}") from None
+            _refuse("python", f"{self.python!r}: {error}")
         if not words or not all(word.isprintable() for word in words):
-            raise ConfigError(f"runtime.yaml: slurm.python: {self.python!r} is no command")
+            _refuse("python", f"{self.python!r} is no command")
         return shlex.join(words)
+
+
+def _refuse(name: str, message: str, way_out: str | None = None) -> NoReturn:
+    raise ConfigError(message, file="runtime.yaml", key=f"slurm.{name}", way_out=way_out)

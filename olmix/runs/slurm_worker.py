@@ -90,5 +90,8 @@ def _ending_of(error: Exception) -> dict[str, Any]:
         return {"how": "lost", "reason": "was asked to end (preempted, cancelled, or near its time limit)"}
     if isinstance(error, OSError | MemoryError) or (isinstance(error, RuntimeError) and "CUDA" in str(error)):
         return {"how": "lost", "reason": f"ended with {type(error).__name__}: {text}"}
-    reason = str(error) if isinstance(error, OlmixError) else f"{type(error).__name__}: {text}"
-    return {"how": "error", "error": type(error).__name__, "reason": reason}
+    told: dict[str, Any] = {"how": "error", "error": type(error).__name__}
+    if not isinstance(error, OlmixError):
+        return {**told, "reason": f"{type(error).__name__}: {text}"}
+    file = None if error.file is None else str(error.file)
+    return {**told, "reason": error.message, "file": file, "key": error.key, "way_out": error.way_out}
