@@ -1,4 +1,4 @@
-"""`olmix plan` says what the swarm costs, and how many of its runs are at hand."""
+"""`olmix plan` says what the swarm costs, and how many of its runs are already trained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECIPE = Recipe(
 
 
 def test_the_cost_is_of_the_runs_that_are_left() -> None:
-    cost = Cost(10**15, 1e12, True, at_hand=4)
+    cost = Cost(10**15, 1e12, True, already_trained=4)
     assert cost.to_text(10, 30, 6) == (
         "Compute: 6 PFLOP to train the swarm (30 PFLOP without reuse), up to 6 PFLOP to validate\n"
         "Time: 1.7 h + 1.7 h (swarm without reuse 8.3 h), at 1 TFLOP/s, the last swarm's speed"
@@ -66,7 +66,7 @@ def test_speed_is_runtime_s_or_that_of_the_last_swarm_in_the_same_place(
     assert cost_of(HERE, here, RECIPE, None).flops_per_second == RECIPE.flops
 
 
-def test_runs_at_hand_are_counted_before_anything_is_prepared(accepted: Project) -> None:
+def test_runs_that_are_already_trained_are_counted_before_anything_is_prepared(accepted: Project) -> None:
     project = accepted
     params = project.params
     params["swarm"]["runs_per_domain"] = 4

@@ -332,7 +332,7 @@ SCORE = {"bpb": 1.0, "bytes": 5, "uniform": 4.0}
 
 def test_a_run_whose_weights_were_dropped_stands_on_its_evaluations(tmp_path: Path) -> None:
     journal, keeping = Journal(tmp_path), TrainingJob(RUN)
-    dropping = TrainingJob(RUN, keep_weights=False, measured=frozenset(["one", "two"]))
+    dropping = TrainingJob(RUN, keep_weights=False, tasks=frozenset(["one", "two"]))
     write_bytes(journal.weights_path(RUN.key), b"weights")
     journal.finish_run(RUN.key, RECORD)
     assert keeping.find(journal) == dropping.find(journal) is not None

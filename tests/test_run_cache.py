@@ -24,9 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olmix.pipeline import NO_REMOTE, RunCache, stores
-from olmix.pipeline.answers import Asking, Silence
 from olmix.pipeline.dvc_internals import entry_value
-from olmix.pipeline.entry_files import Refused, Stored, entry_file, key_of, read_entry_file
+from olmix.pipeline.entry_files import InvalidEntryError, Output, entry_file, key_of, read_entry_file
+from olmix.pipeline.parallel import call_in_parallel
 from olmix.pipeline.stores import file_md5
 from olmix.runs.sharing import Candidate, Entry
 from tests.project import ENVIRONMENT, REPOSITORY
@@ -314,15 +314,15 @@ NUMBERLIKE = st.builds(lambda head, tail: f"{head}e{tail}".zfill(32), st.integer
 
 
 @st.composite
-def _files(draw: st.DrawFn) -> tuple[Entry, dict[str, Stored]]:
+def _files(draw: st.DrawFn) -> tuple[Entry, dict[str, Output]]:
     paths = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
-    stored = st.builds(Stored, st.one_of(DIGEST, NUMBERLIKE), st.integers(0, 10**12))
+    stored = st.builds(Output, st.one_of(DIGEST, NUMBERLIKE), st.integers(0, 10**12))
     entry = Entry(draw(WORDS), draw(WORDS), draw(st.binary(max_size=20)), tuple(paths))
     return entry, {path: draw(stored) for path in paths}
 
 
 @given(_files())
-def test_an_entry_file_reads_as_it_was_written_by_us_and_by_dvc(drawn: tuple[Entry, dict[str, Stored]]) -> None:
+def test_an_entry_file_reads_as_it_was_written_by_us_and_by_dvc(drawn: tuple[Entry, dict[str, Output]]) -> None:
     from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA
     from dvc.utils.serialize import loads_yaml
 
@@ -340,18 +340,18 @@ def test_an_entry_file_reads_as_it_was_written_by_us_and_by_dvc(drawn: tuple[Ent
 
 @given(_files(), st.data())
 def test_an_entry_file_that_was_cut_off_or_changed_is_refused(
-    drawn: tuple[Entry, dict[str, Stored]], data: st.DataObject
+    drawn: tuple[Entry, dict[str, Output]], data: st.DataObject
 ) -> None:
     entry, outputs = drawn
     written = entry_file(entry, outputs)
     last = written.content.rindex(b"}")
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidEntryError):
         read_entry_file(written.content[: data.draw(st.integers(0, last))], entry, written.value)
     place, byte = data.draw(st.integers(0, last)), data.draw(st.sampled_from(b"0123456789abcdef{\x00"))
     changed = written.content[:place] + bytes([byte]) + written.content[place + 1 :]
     try:
         read = read_entry_file(changed, entry, written.value)
-    except Refused:
+    except InvalidEntryError:
         return
     assert {path: out.md5 for path, out in read.outputs.items()} == {path: out.md5 for path, out in outputs.items()}
 
@@ -455,7 +455,7 @@ def test_an_entry_file_that_is_none_is_refused(
 @pytest.mark.parametrize("other", [TWO, replace(ONE, command="olmix train"), replace(ONE, input=b"{}")])
 def test_an_entry_of_other_work_under_this_name_is_refused(other: Entry, colleague: tuple[Clone, Path]) -> None:
     clone, remote = colleague
-    outputs = {path: Stored(hashlib.md5(content(ONE, path)).hexdigest(), None) for path in other.outputs}
+    outputs = {path: Output(hashlib.md5(content(ONE, path)).hexdigest(), None) for path in other.outputs}
     theirs = entry_file(other, outputs)
     ours = entry_paths(remote, ONE)[0]
     ours.with_name(theirs.value).write_bytes(theirs.content)
@@ -504,7 +504,7 @@ def test_no_remote_is_said_only_when_there_was_something_to_look_for(project: Cl
         assert cache.find([ONE, TWO]).keys() == {ONE}
     _one_line(project.said, "no default DVC remote", "dvc remote add -d")
     later: list[str] = []
-    assert RunCache(project.root, later.append, said=[NO_REMOTE]).find([TWO]) == {}
+    assert RunCache(project.root, later.append, quiet=[NO_REMOTE]).find([TWO]) == {}
     assert later == []
 
 
@@ -711,17 +711,17 @@ def test_patience_is_with_silence_and_not_with_slowness() -> None:
             heard()
         return steps
 
-    assert list(Asking(slow, 2, patience=0.5).answers([12])) == [(12, 12)]
-    assert sorted(Asking(slow, 2, patience=0.5).answers(range(4))) == [(k, k) for k in range(4)]
+    assert list(call_in_parallel(slow, [12], 2, patience=0.5)) == [(12, 12)]
+    assert sorted(call_in_parallel(slow, range(4), 2, patience=0.5)) == [(k, k) for k in range(4)]
 
     def silent(seconds: float, _: Callable[[], None]) -> None:
         time.sleep(seconds)
 
-    asking = Asking(silent, 2, patience=0.5).answers([0.0, 3.0])
-    assert next(asking) == (0.0, None)
+    calls = call_in_parallel(silent, [0.0, 3.0], 2, patience=0.5)
+    assert next(calls) == (0.0, None)
     began = time.monotonic()
-    with pytest.raises(Silence, match=r"no answer in 0\.5 s"):
-        next(asking)
+    with pytest.raises(TimeoutError, match=r"no answer in 0\.5 s"):
+        next(calls)
     assert time.monotonic() - began < 2
 
 
@@ -735,8 +735,8 @@ def test_a_remote_that_was_given_up_is_asked_nothing_more() -> None:
         threads.add(threading.current_thread())
         released.wait(30)
 
-    with pytest.raises(Silence):
-        next(Asking(hang, 2, patience=0.5).answers(range(9)))
+    with pytest.raises(TimeoutError):
+        next(call_in_parallel(hang, range(9), 2, patience=0.5))
     released.set()  # the remote answers again, too late
     for thread in threads:
         thread.join(30)

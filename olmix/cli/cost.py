@@ -22,20 +22,20 @@ from olmix.runs.journal import Journal
 from olmix.runs.record import swarm_specs
 from olmix.runs.speed import speeds
 
-# Token sets of more bytes than this are not read only to count the runs that are already trained.
+# Token sets of more bytes than this are not read just to count the runs that are already trained.
 READ_AT_MOST = 4 << 30
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Training FLOPs of one run, attention and head included; FLOP/s of all workers together and whose speed that is
-    (None where nobody knows); and runs of the swarm that the journal or the local cache holds (None when that would
-    take reading too much, or the tokens are not there)."""
+    """Training FLOPs of one run, attention and head included; FLOP/s of all workers together (None where unknown), and
+    whether that is the last swarm's speed; and runs of the swarm that the journal or the local cache holds (None when
+    counting them would mean reading too much, or the tokens are missing)."""
 
     flops: int
     flops_per_second: float | None = None
-    measured: bool = False
-    at_hand: int | None = None
+    of_last_swarm: bool = False
+    already_trained: int | None = None
 
     def hours(self, runs: int) -> float | None:
         """Hours that `runs` runs take."""
@@ -49,12 +49,12 @@ class Cost:
             "flops": {name: count * self.flops for name, count in counts.items()},
             "flops_per_second": self.flops_per_second,
             "hours": {name: self.hours(count) for name, count in counts.items()},
-            "runs_at_hand": self.at_hand,
+            "runs_at_hand": self.already_trained,
         }
 
     def to_text(self, runs: int, runs_without_reuse: int, validation_runs: int) -> str:
         """One line for a terminal."""
-        left = runs - (self.at_hand or 0)
+        left = runs - (self.already_trained or 0)
         flops = (
             f"Compute: {_flops(left * self.flops)} to train the swarm ({_flops(runs_without_reuse * self.flops)} "
             f"without reuse), up to {_flops(validation_runs * self.flops)} to validate"
@@ -63,7 +63,7 @@ class Cost:
             return flops
         hours = " + ".join(_duration(self.hours(count) or 0.0) for count in (left, validation_runs))
         without = _duration(self.hours(runs_without_reuse) or 0.0)
-        whose = "the last swarm's speed" if self.measured else "runtime.yaml's speed"
+        whose = "the last swarm's speed" if self.of_last_swarm else "runtime.yaml's speed"
         return f"{flops}\nTime: {hours} (swarm without reuse {without}), at {_flops(self.flops_per_second)}/s, {whose}"
 
 
@@ -82,15 +82,15 @@ def _duration(hours: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{hours:.1f} h"
 
 
-def cost_of(project: Project, runtime: Runtime, recipe: Recipe, at_hand: int | None) -> Cost:
+def cost_of(project: Project, runtime: Runtime, recipe: Recipe, already_trained: int | None) -> Cost:
     """The cost of a plan's runs at the speed that runtime.yaml gives, or the last swarm showed."""
     if runtime.flops_per_second is not None:
-        return Cost(recipe.flops, float(runtime.flops_per_second), False, at_hand)
+        return Cost(recipe.flops, float(runtime.flops_per_second), False, already_trained)
     speed = speeds(project.speeds).get(runtime.place)
-    return Cost(recipe.flops, speed, speed is not None, at_hand)
+    return Cost(recipe.flops, speed, speed is not None, already_trained)
 
 
-def runs_at_hand(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[str, Tokens]) -> int | None:
+def runs_already_trained(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[str, Tokens]) -> int | None:
     """How many runs of the plan's swarm the journal or the local run-cache holds.
 
     `samples` are the token samples of domains whose `build/tokens/` is not what it will be. None when a member of the

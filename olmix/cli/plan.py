@@ -25,7 +25,7 @@ RUNS_PER_DOMAIN, REPETITION = 3, 4.0
 
 def from_project(project: Project, accepted: Path | None) -> PlanView:
     """The plan of a project, as its data is now."""
-    from olmix.cli.cost import cost_of, runs_at_hand
+    from olmix.cli.cost import cost_of, runs_already_trained
     from olmix.cli.current import current_manifests
     from olmix.config.preflight import preflight
     from olmix.data.manifest import dataset_of
@@ -41,7 +41,10 @@ def from_project(project: Project, accepted: Path | None) -> PlanView:
     if not params.proxy.external:
         recipe = params.recipe(params.load_tokenizer().vocabulary)
         cost = cost_of(
-            project, load_runtime(project), recipe, runs_at_hand(params, plan, recipe, samples) if plan.affected else 0
+            project,
+            load_runtime(project),
+            recipe,
+            runs_already_trained(params, plan, recipe, samples) if plan.affected else 0,
         )
     return PlanView(
         plan=plan,

@@ -181,11 +181,11 @@ class PlanView:
                 f"Runs: {self.runs} to train elsewhere ({self.runs_without_reuse} without reuse); "
                 "weights are written to build/ratios.csv, metrics go in external/"
             )
-        at_hand = self._at_hand
+        already_trained = self._already_trained
         found = (
-            "those in the journal or the cache are not trained again"
-            if at_hand is None
-            else f"{at_hand} of {self.runs} already trained"
+            "those in the journal or the cache need no training"
+            if already_trained is None
+            else f"{already_trained} of {self.runs} already trained"
         )
         return (
             f"Runs: {self.runs} in the swarm ({self.runs_without_reuse} without reuse), "
@@ -193,8 +193,8 @@ class PlanView:
         )
 
     @property
-    def _at_hand(self) -> int | None:
-        return self.cost.at_hand if self.cost is not None else None
+    def _already_trained(self) -> int | None:
+        return self.cost.already_trained if self.cost is not None else None
 
     def _summary(self) -> str:
         counts = [
@@ -213,7 +213,7 @@ class PlanView:
             return f"Summary: {changes}; no proxy for the swarm; to run: {', '.join(self.stale)} and what follows"
         # A validation costs the same with reuse and without.
         count, without = self.runs + self.validation_runs, self.runs_without_reuse + self.validation_runs
-        parts = [f"{self._at_hand} already trained"] if self._at_hand else []
+        parts = [f"{self._already_trained} already trained"] if self._already_trained else []
         if self.validation_runs:
             parts = [f"{self.runs} in the swarm, up to {self.validation_runs} to validate", *parts]
         what = "runs to train elsewhere" if self.external else "proxy runs"

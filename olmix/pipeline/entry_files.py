@@ -1,8 +1,8 @@
-"""An entry of DVC's run-cache as a file: what `dvc.lock` says of one stage, under the hash of what went in.
+"""Files of DVC's run-cache: an entry and the outputs that it once had, in the form of a stage in `dvc.lock`.
 
-Its folder is named by its key, a hash of command, input and output paths, and it by its value, a hash of the whole. So
-a file that was changed or cut off does not match its own name, and is refused. It is written as JSON, which is YAML too
-and quotes every string: an MD5 such as 1234e5 is a number to one YAML reader and text to another.
+The folder of such a file is named by the entry's key, a hash of command, input and output paths; the file by its value,
+a hash of its content, so a file that was changed or cut off does not match its own name. It is written as JSON, which
+is YAML too and quotes every string: an MD5 such as 1234e5 is a number to one YAML reader and text to another.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LARGEST = 1 << 16
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-class Refused(Exception):  # noqa: N818  # a judgement, not an error
+class InvalidEntryError(Exception):
     """An entry file that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An output in the cache: MD5 of its bytes, and their number where the entry says it."""
+class Output:
+    """An output as an entry file names it: MD5 of its bytes, and how many there are, if it says so."""
 
     md5: str
     size: int | None
@@ -44,7 +44,7 @@ class EntryFile:
 
     key: str
     value: str
-    outputs: Mapping[str, Stored]
+    outputs: Mapping[str, Output]
     content: bytes
 
 
@@ -53,51 +53,51 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _lock(entry: Entry, outputs: Mapping[str, Stored]) -> Lock:
+def _lock(entry: Entry, outputs: Mapping[str, Output]) -> Lock:
     dep = locked_file(entry.input_path, md5(entry.input), len(entry.input))
     outs = [locked_file(path, out.md5, out.size) for path, out in sorted(outputs.items())]
     return lock_of(entry.command, dep, outs)
 
 
 def key_of(entry: Entry) -> str:
-    """The hash under which all that `entry` ever left is kept."""
-    return entry_key(_lock(entry, {path: Stored("", None) for path in entry.outputs}))
+    """The hash under which the cache keeps every outcome of `entry`."""
+    return entry_key(_lock(entry, {path: Output("", None) for path in entry.outputs}))
 
 
-def entry_file(entry: Entry, outputs: Mapping[str, Stored]) -> EntryFile:
+def entry_file(entry: Entry, outputs: Mapping[str, Output]) -> EntryFile:
     """The file that DVC would keep for a stage that ran `entry` and left `outputs`."""
     lock = _lock(entry, outputs)
     return EntryFile(entry_key(lock), entry_value(lock), dict(outputs), canonical_json(lock))
 
 
 def _from_yaml(content: bytes, value: str) -> Any:
-    """What DVC wrote. An alias stands for a copy, and copies of copies fill any memory; no entry needs one."""
+    """Parse what DVC wrote. Aliases of aliases could fill any memory, and no entry needs one."""
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content, Loader=yaml.SafeLoader)):
-            raise Refused("it has aliases")
+            raise InvalidEntryError("it has aliases")
         return parse_yaml(content, value)
     except (ConfigError, yaml.YAMLError, ValueError, TypeError) as error:  # TypeError: a key that is a list
-        raise Refused(str(error)) from None
+        raise InvalidEntryError(str(error)) from None
 
 
 def read_entry_file(content: bytes, entry: Entry, value: str) -> EntryFile:
-    """What a file named `value` under the key of `entry` says, DVC's or ours; raises Refused with the reason."""
+    """Parse a file named `value` under the key of `entry`, DVC's or ours; raises InvalidEntryError with the reason."""
     if len(content) > LARGEST:
-        raise Refused("it is too large for an entry")
+        raise InvalidEntryError("it is too large for an entry")
     try:
         lock = orjson.loads(content)
     except orjson.JSONDecodeError:
         lock = _from_yaml(content, value)
     if not isinstance(lock, dict):
-        raise Refused("not a stage")
+        raise InvalidEntryError("not a stage")
     try:
         outs = outs_of(lock)
         key, own = entry_key(lock), entry_value(lock)
     except (TypeError, ValueError, RecursionError) as error:  # no outputs, a date, a set, a list that holds itself
-        raise Refused(f"it is not the lock of a stage: {error}") from None
+        raise InvalidEntryError(f"it is not the lock of a stage: {error}") from None
     if (key, own) != (key_of(entry), value):
-        raise Refused("its content does not match its name")
+        raise InvalidEntryError("its content does not match its name")
     for path, name, size in outs:
         if not (isinstance(name, str) and _MD5.fullmatch(name)) or not (size is None or isinstance(size, int)):
-            raise Refused(f"{path} has no MD5 of a file, or no number of bytes")
-    return EntryFile(key, value, {path: Stored(name, size) for path, name, size in outs}, content)
+            raise InvalidEntryError(f"{path} has no MD5 of a file, or no number of bytes")
+    return EntryFile(key, value, {path: Output(name, size) for path, name, size in outs}, content)

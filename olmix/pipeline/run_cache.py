@@ -19,18 +19,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from olmix.pipeline.answers import Answer, Asking, Question, Silence
 from olmix.pipeline.dvc_internals import Remote
 from olmix.pipeline.entry_files import EntryFile
+from olmix.pipeline.parallel import Item, Result, call_in_parallel
 from olmix.pipeline.stores import (
     HERE_ONLY,
     NOT_LOOKED_UP,
+    CacheError,
     LocalCache,
-    Trouble,
-    cache_trouble,
     file_md5,
     reason,
     remote_entry_files,
+    unusable_cache,
 )
 from olmix.runs.sharing import Candidate, Entry
 
@@ -43,17 +43,17 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 class RunCache:
     """The run-cache of the DVC project at `root`, as a cache of finished work (`olmix.runs.sharing`).
 
-    `warn` gets one line for each kind of trouble, once, and none for the kinds that were `said` before; `patience` is
-    how many seconds a silent remote is waited for. Nothing is opened before the first call.
+    `warn` gets one line for the first error of each kind, but for the kinds in `quiet`; a remote that has been silent
+    for `patience` seconds is given up. Nothing is opened before the first call.
     """
 
     def __init__(
-        self, root: Path, warn: Callable[[str], None], patience: float = 20.0, said: Collection[str] = ()
+        self, root: Path, warn: Callable[[str], None], patience: float = 20.0, quiet: Collection[str] = ()
     ) -> None:
         self._warn = warn
         self._patience = patience
         self._root = root
-        self._told: set[str] = set(said)
+        self._warned = set(quiet)
 
     def store(self, entries: Sequence[Entry]) -> bool:
         """Keep the files of `entries` in the local cache, from where `dvc push --run-cache` takes them; whether all are
@@ -66,18 +66,18 @@ class RunCache:
             cache.sweep()
             for entry in entries:
                 try:
-                    if not cache.keeps(entry, self._root):
-                        cache.keep(entry, self._root)
+                    if not cache.is_stored(entry, self._root):
+                        cache.store(entry, self._root)
                     kept += 1
-                except Trouble as trouble:
-                    if trouble.kind != "output":
+                except CacheError as error:
+                    if error.kind != "output":
                         raise
-                    self._tell(trouble)  # the other entries' files may be there
+                    self._warn_once(error)  # the other entries' files may be there
         return kept == len(entries)
 
     def find(self, entries: Sequence[Entry]) -> dict[Entry, list[Candidate]]:
-        """Candidates for each of `entries`, from the local cache when it holds one, else from the remote; sorted by
-        their hashes, so that they come in the same order everywhere. Raises nothing."""
+        """Candidates for each of `entries`, from the local cache if it holds any, otherwise from the remote; sorted by
+        hash, so that their order is the same everywhere. Raises nothing."""
         found: dict[Entry, list[Candidate]] = {}
         with self._no_harm(NOT_LOOKED_UP):
             cache = self._cache
@@ -96,24 +96,23 @@ class RunCache:
         return found
 
     def held(self, entries: Sequence[Entry]) -> set[Entry]:
-        """Those of `entries` that the local cache seems to hold: no object is read and no remote asked. Raises
-        nothing."""
-        found: set[Entry] = set()
+        """Those of `entries` that the local cache seems to hold; reads no object and asks no remote. Raises nothing."""
+        held: set[Entry] = set()
         with self._no_harm(NOT_LOOKED_UP):
             cache = self._cache
             if cache is None:
-                return found
+                return held
             for entry in entries:
                 if any(all(map(cache.has, file.outputs.values())) for file in cache.entry_files(entry)):
-                    found.add(entry)
-        return found
+                    held.add(entry)
+        return held
 
     @functools.cached_property
     def _cache(self) -> LocalCache | None:
         try:
             return LocalCache.open(self._root)
-        except Trouble as trouble:
-            self._tell(trouble)
+        except CacheError as error:
+            self._warn_once(error)
             return None
 
     def _fetch(
@@ -121,9 +120,9 @@ class RunCache:
     ) -> None:
         """Add to `found` what the remote holds of `files`: for each entry, its entry files whose objects are not here,
         which garbage collection may have removed from here alone."""
-        remote = next(answer for _, answer in self._answers("", lambda _, __: cache.remote(), [None]))
+        remote = next(result for _, result in self._calls("", lambda _, __: cache.remote(), [None]))
         named = set()
-        for entry, there in self._answers(remote.name, lambda entry, _: remote_entry_files(remote, entry), files):
+        for entry, there in self._calls(remote.name, lambda entry, _: remote_entry_files(remote, entry), files):
             files[entry] |= {file.value: file for file in there}
             if there:
                 named.add(entry)
@@ -131,11 +130,11 @@ class RunCache:
         here = set()
         broken = None
         try:
-            for md5, whole in self._answers(remote.name, lambda md5, heard: _pull(cache, remote, md5, heard), wanted):
-                if whole:
+            for md5, is_here in self._calls(remote.name, lambda md5, heard: _pull(cache, remote, md5, heard), wanted):
+                if is_here:
                     here.add(md5)
-        except Trouble as trouble:  # what came before it is used
-            broken = trouble
+        except CacheError as error:  # what came before it is used
+            broken = error
         for entry, each in files.items():
             usable = [file for _, file in sorted(each.items()) if here.issuperset(o.md5 for o in file.outputs.values())]
             if usable:
@@ -147,47 +146,47 @@ class RunCache:
         lacking = len(named - found.keys())
         if lacking:
             what = f"lacks files of {lacking} of {len(named)} runs that it names, or holds damaged ones"
-            raise Trouble(
+            raise CacheError(
                 "lacking",
                 f"DVC remote {remote.name!r} {what}; these are trained here; DVC pushes only what its outputs hold now",
             )
 
-    def _answers(
-        self, remote: str, ask: Callable[[Question, Callable[[], None]], Answer], questions: Iterable[Question]
-    ) -> Iterator[tuple[Question, Answer]]:
-        """What `ask` answers to each question, side by side; raises Trouble at the first that cannot be answered."""
+    def _calls(
+        self, remote: str, call: Callable[[Item, Callable[[], None]], Result], items: Iterable[Item]
+    ) -> Iterator[tuple[Item, Result]]:
+        """What `call` returns for each item, in parallel; raises CacheError at the first that fails."""
         what = f"DVC remote {remote!r} cannot be asked" if remote else "the default DVC remote cannot be opened"
         try:
-            for question, answer in Asking(ask, _THREADS, self._patience).answers(list(questions)):
-                if isinstance(answer, Trouble):
-                    raise answer
-                if isinstance(answer, OSError) and answer.errno in _FULL:
-                    raise cache_trouble(answer)
-                if isinstance(answer, Exception):
-                    _log.debug("%s", what, exc_info=answer)
-                    raise Trouble("remote", f"{what}: {reason(answer)}; {NOT_LOOKED_UP}; try dvc pull")
-                yield question, answer
-        except Silence as silence:
-            raise Trouble("remote", f"{what}: {silence}; {NOT_LOOKED_UP}; try dvc pull") from None
+            for item, result in call_in_parallel(call, items, _THREADS, self._patience):
+                if isinstance(result, CacheError):
+                    raise result
+                if isinstance(result, OSError) and result.errno in _FULL:
+                    raise unusable_cache(result)
+                if isinstance(result, Exception):
+                    _log.debug("%s", what, exc_info=result)
+                    raise CacheError("remote", f"{what}: {reason(result)}; {NOT_LOOKED_UP}; try dvc pull")
+                yield item, result
+        except TimeoutError as error:
+            raise CacheError("remote", f"{what}: {error}; {NOT_LOOKED_UP}; try dvc pull") from None
 
     @contextlib.contextmanager
     def _no_harm(self, follows: str) -> Iterator[None]:
-        """Turn all that goes wrong inside into a line of warning: the work is worth more than its cache."""
+        """Turn any error inside into a line of warning: the work is worth more than its cache."""
         try:
             yield
-        except Trouble as trouble:
-            self._tell(trouble)
+        except CacheError as error:
+            self._warn_once(error)
         except OSError as error:
-            self._tell(cache_trouble(error))
+            self._warn_once(unusable_cache(error))
         except Exception as error:  # internals of a DVC that is not the one this was written for
             _log.debug("the run-cache of DVC", exc_info=True)
             what = f"the run-cache of DVC {_dvc_version()} cannot be used: {type(error).__name__}: {reason(error)}"
-            self._tell(Trouble("internals", f"{what}; {follows}; install dvc>=3.66,<4"))
+            self._warn_once(CacheError("internals", f"{what}; {follows}; install dvc>=3.66,<4"))
 
-    def _tell(self, trouble: Trouble) -> None:
-        if trouble.kind not in self._told:
-            self._told.add(trouble.kind)
-            self._warn(str(trouble))
+    def _warn_once(self, error: CacheError) -> None:
+        if error.kind not in self._warned:
+            self._warned.add(error.kind)
+            self._warn(str(error))
 
 
 def _dvc_version() -> str:
@@ -197,13 +196,13 @@ def _dvc_version() -> str:
         return "(not installed)"
 
 
-def _pull(cache: LocalCache, remote: Remote, md5: str, sign_of_life: Callable[[], None]) -> bool:
-    """Bring an object into the cache; whether it is there now, whole. Raises what the remote's file system raises,
-    Trouble when it is the cache that fails."""
+def _pull(cache: LocalCache, remote: Remote, md5: str, heard: Callable[[], None]) -> bool:
+    """Fetch an object into the cache; whether it is there now and undamaged. Raises what the remote's file system
+    raises, and CacheError when the local cache fails."""
     if cache.is_intact(md5):
         return True
     with cache.temporary() as temporary:
-        if not remote.download(md5, str(temporary), sign_of_life):
+        if not remote.download(md5, str(temporary), heard):
             _log.debug("remote %s: object %s is not there", remote.name, md5)
             return False
         if file_md5(temporary) != md5:

@@ -21,21 +21,21 @@ from typing import IO, Any
 from olmix.files import TEMPORARY
 from olmix.pipeline import dvc_internals
 from olmix.pipeline.dvc_internals import Remote
-from olmix.pipeline.entry_files import NAME, EntryFile, Refused, Stored, entry_file, key_of, read_entry_file
+from olmix.pipeline.entry_files import NAME, EntryFile, InvalidEntryError, Output, entry_file, key_of, read_entry_file
 from olmix.runs.sharing import Candidate, Entry
 
 _log = logging.getLogger(__name__)
 _A_DAY = 86_400.0
 # Files of up to so many bytes are hashed to see whether they are kept already.
 _QUICK = 1 << 16
-# The kind of trouble that is none: a project by itself. A later stage of the same pipeline need not say it again.
+# The kind of error that is none: a project on its own. Later stages of the same pipeline need not warn again.
 NO_REMOTE = "no remote"
 HERE_ONLY = "runs are trained and kept here, and not shared"
 NOT_LOOKED_UP = "runs are trained here and not looked up"
 
 
-class Trouble(Exception):  # noqa: N818  # told to a person, once a kind, and then forgotten
-    """What went wrong with the cache, its kind, and what follows from it, in one line."""
+class CacheError(Exception):
+    """The cache failed: the kind of failure, and a line that says what it is and what follows. Ends as a warning."""
 
     def __init__(self, kind: str, line: str) -> None:
         super().__init__(line)
@@ -43,7 +43,7 @@ class Trouble(Exception):  # noqa: N818  # told to a person, once a kind, and th
 
 
 def reason(error: BaseException) -> str:
-    """An exception of anyone's as part of a line."""
+    """The message of any exception, cut to fit into a line."""
     words = " ".join(str(error).split())
     return (words if len(words) <= 200 else f"{words[:200]}...") or type(error).__name__
 
@@ -53,33 +53,33 @@ def _md5() -> Any:
 
 
 def file_md5(path: Path) -> str:
-    """MD5 of a file's bytes."""
+    """The MD5 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, _md5).hexdigest()
 
 
-def _copy(file: IO[bytes], path: Path) -> Stored:
+def _copy(file: IO[bytes], path: Path) -> Output:
     """Copy an open file to `path`, and hash it on the way."""
     digest = _md5()
     with path.open("wb") as copy:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
             copy.write(chunk)
-    return Stored(digest.hexdigest(), file.tell())
+    return Output(digest.hexdigest(), file.tell())
 
 
 @contextlib.contextmanager
 def _cache_fails() -> Iterator[None]:
-    """Say of an OSError that it is the cache's, and not the remote's or the run's."""
+    """Blame the local cache for an OSError, rather than the remote or the run."""
     try:
         yield
     except OSError as error:
-        raise cache_trouble(error) from error
+        raise unusable_cache(error) from error
 
 
-def cache_trouble(error: OSError) -> Trouble:
-    """The trouble of a cache that cannot be read or written."""
-    return Trouble("cache", f"DVC's cache on this machine cannot be used: {reason(error)}; {HERE_ONLY}")
+def unusable_cache(error: OSError) -> CacheError:
+    """The error of a local cache that cannot be read or written."""
+    return CacheError("cache", f"DVC's cache on this machine cannot be used: {reason(error)}; {HERE_ONLY}")
 
 
 def remote_entry_files(remote: Remote, entry: Entry) -> list[EntryFile]:
@@ -92,8 +92,8 @@ def remote_entry_files(remote: Remote, entry: Entry) -> list[EntryFile]:
                 files.append(read_entry_file(read(), entry, value))
             except FileNotFoundError:
                 _log.debug("remote %s: entry %s/%s was removed a moment ago", remote.name, key, value)
-            except Refused as refused:
-                _log.debug("remote %s: entry %s/%s is refused: %s", remote.name, key, value, refused)
+            except InvalidEntryError as error:
+                _log.debug("remote %s: entry %s/%s is refused: %s", remote.name, key, value, error)
     return files
 
 
@@ -105,15 +105,15 @@ class LocalCache:
 
     @classmethod
     def open(cls, root: Path) -> LocalCache:
-        """The cache of the project at `root`. Raises Trouble."""
+        """The cache of the project at `root`. Raises CacheError."""
         try:
             return cls(dvc_internals.Cache.open(root))
         except dvc_internals.NoProjectError:
-            raise Trouble("project", f"no DVC project here: {HERE_ONLY}; run git init and dvc init") from None
+            raise CacheError("project", f"no DVC project here: {HERE_ONLY}; run git init and dvc init") from None
         except (dvc_internals.BrokenProjectError, OSError) as error:
-            raise Trouble("project", f"DVC cannot open this project: {reason(error)}; {HERE_ONLY}") from error
+            raise CacheError("project", f"DVC cannot open this project: {reason(error)}; {HERE_ONLY}") from error
 
-    def has(self, stored: Stored) -> bool:
+    def has(self, stored: Output) -> bool:
         """Whether an object is there with the right number of bytes; its content is not read."""
         try:
             size = self.dvc.object_path(stored.md5).stat().st_size
@@ -144,8 +144,8 @@ class LocalCache:
                 if NAME.fullmatch(path.name):
                     try:
                         files.append(read_entry_file(path.read_bytes(), entry, path.name))
-                    except (Refused, OSError) as refused:
-                        _log.debug("entry %s/%s is refused: %s", key, path.name, refused)
+                    except (InvalidEntryError, OSError) as error:
+                        _log.debug("entry %s/%s is refused: %s", key, path.name, error)
         return files
 
     def candidate(self, file: EntryFile) -> Candidate:
@@ -172,7 +172,7 @@ class LocalCache:
                     path.unlink()
 
     def take_object(self, temporary: Path, md5: str) -> None:
-        """Make a whole temporary file an object, write-protected as DVC does: two that write the same are no harm."""
+        """Turn a complete temporary file into an object, write-protected as DVC does; doing so twice does no harm."""
         path = self.dvc.object_path(md5)
         with _cache_fails():
             self.dvc.make_folder(path.parent)
@@ -190,8 +190,8 @@ class LocalCache:
             temporary.write_bytes(file.content)
             self.dvc.move(temporary, path)
 
-    def keeps(self, entry: Entry, root: Path) -> bool:
-        """Whether the cache seems to hold `entry` with the files that are in the project now: of the same size each,
+    def is_stored(self, entry: Entry, root: Path) -> bool:
+        """Whether the cache seems to hold `entry` with the files that are in the project now: each has the same size,
         and the same MD5 where that is quick. A run's record is small, and names the digest of its weights."""
         try:
             return any(
@@ -201,7 +201,7 @@ class LocalCache:
         except OSError:
             return False
 
-    def _is_copy(self, path: Path, stored: Stored) -> bool:
+    def _is_copy(self, path: Path, stored: Output) -> bool:
         size = path.stat().st_size
         return (
             self.has(stored)
@@ -209,14 +209,14 @@ class LocalCache:
             and (size > _QUICK or file_md5(path) == stored.md5)
         )
 
-    def keep(self, entry: Entry, root: Path) -> None:
-        """Store an entry and its files; raises Trouble, of kind "output" when a file cannot be read, or OSError."""
+    def store(self, entry: Entry, root: Path) -> None:
+        """Store an entry and its files; raises CacheError, of kind "output" when a file cannot be read, or OSError."""
         outputs = {}
         for path in entry.outputs:
             try:
                 file = (root / path).open("rb")
             except OSError as error:
-                raise Trouble("output", f"{path} cannot be read: {reason(error)}; this run is not shared") from None
+                raise CacheError("output", f"{path} cannot be read: {reason(error)}; this run is not shared") from None
             with file, self.temporary() as temporary:
                 outputs[path] = _copy(file, temporary)
                 if not self.has(outputs[path]):
@@ -224,13 +224,13 @@ class LocalCache:
         self.take_entry(entry_file(entry, outputs))
 
     def remote(self) -> Remote:
-        """The default remote, which is not asked anything yet; raises Trouble, or what DVC raises."""
+        """The default remote, which is not asked anything yet; raises CacheError, or what DVC raises."""
         remote = self.dvc.remote()
         if remote is None:
-            raise Trouble(NO_REMOTE, f"no default DVC remote: {NOT_LOOKED_UP}; add one with dvc remote add -d")
+            raise CacheError(NO_REMOTE, f"no default DVC remote: {NOT_LOOKED_UP}; add one with dvc remote add -d")
         if remote.is_http:
-            raise Trouble("http", f"DVC remote {remote.name!r}: HTTP remotes have no run-cache; {NOT_LOOKED_UP}")
+            raise CacheError("http", f"DVC remote {remote.name!r}: HTTP remotes have no run-cache; {NOT_LOOKED_UP}")
         if remote.is_versioned:
             line = f"DVC remote {remote.name!r}: versioned remotes have no run-cache; {NOT_LOOKED_UP}"
-            raise Trouble("versioned", line)
+            raise CacheError("versioned", line)
         return remote

@@ -1,8 +1,7 @@
-"""Seeing jobs into the journal: what is found is not done, what fails twice is set aside, what is lost is done again.
+"""Run jobs to completion: skip results already in the journal, retry failures once, resubmit lost jobs.
 
-An engine gives jobs to workers and says how they end; which engine, how many workers and which device never change a
-result. What only an engine knows (processes, a scheduler, a cluster) stays in its own module; what is true of all of
-them stands here.
+An engine gives jobs to workers and reports how they end; engine, number of workers and device never change a result.
+What is particular to an engine (processes, a scheduler, a cluster) is in its own module, what all share is here.
 """
 
 from __future__ import annotations
@@ -40,25 +39,25 @@ class Ending:
 
 
 class Engine(Protocol):
-    """Gives jobs to workers; a context manager, which ends what ends with it."""
+    """Gives jobs to workers. A context manager: on leaving it, what cannot outlive the driver ends."""
 
     patience: int
-    """How often one job may be lost while nothing else is done."""
+    """How many times one job may be lost while no other job is done."""
 
     advice: str
     """What to do about workers that keep dying."""
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Give out `jobs`, beside those under way; one that is under way already is taken up."""
+        """Give out `jobs` beside those that are running; one that runs already is not given out twice."""
 
     def endings(self, seconds: float) -> list[Ending]:
-        """Jobs that ended, waiting up to `seconds` for the first; raises an error that is no job's own."""
+        """Jobs that ended, waiting up to `seconds` for the first; raises any error that is not a job's own."""
 
     def tokens(self) -> int:
-        """Tokens done since the engine was opened, as far as its workers have told."""
+        """Tokens done since the engine was opened, as far as its workers have reported."""
 
     def interrupt(self) -> str:
-        """Stop what stops with the driver, and say in a line what goes on running, or nothing."""
+        """Stop what cannot outlive the driver; returns a line about what keeps running, or an empty one."""
 
     def __enter__(self) -> Self: ...
 
@@ -68,7 +67,7 @@ class Engine(Protocol):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The driver was interrupted; the message says what goes on running."""
+    """The driver was interrupted; the message says what keeps running."""
 
 
 @dataclass
@@ -98,10 +97,10 @@ def run_jobs(
     shared: Shared | None = None,
     check: Callable[[Sequence[AnyJob], Journal], None] | None = None,
 ) -> Outcome:
-    """Do what neither the journal nor the shared cache holds, on the engine that `open_engine` opens.
+    """Run the jobs whose results neither the journal nor the shared cache holds, on the engine of `open_engine`.
 
-    `check` sees the jobs that are to be done before any is, and may refuse them. Raises the first error that is not a
-    job's own, TrainingError when workers keep dying, and Interrupted.
+    `check` is called with the jobs to run before any of them starts, and may raise. Raises the first error that is not
+    a job's own, TrainingError when workers keep dying, and Interrupted.
     """
     shared = shared or Unshared()
     journal.sweep()
@@ -133,7 +132,7 @@ def run_jobs(
 
 
 def _collect(jobs: Mapping[str, Job], journal: Journal, outcome: Outcome) -> int:
-    """Take results that the journal holds into `outcome`; how many were new to it."""
+    """Add the results that the journal holds to `outcome`; returns how many were new."""
     before = len(outcome.results)
     for key, job in jobs.items():
         if key not in outcome.results:
@@ -144,7 +143,7 @@ def _collect(jobs: Mapping[str, Job], journal: Journal, outcome: Outcome) -> int
 
 
 class _Driver:
-    """One engine's jobs until they are all done or set aside."""
+    """Runs the jobs of one engine until all are done or set aside."""
 
     def __init__(
         self,
@@ -194,7 +193,7 @@ class _Driver:
             self._store(1, 0.0)  # what an error or an interrupt leaves behind is as finished as the rest
 
     def _is_over(self, ending: Ending) -> bool:
-        """Count an ending; whether the job is not to be given out again."""
+        """Count an ending; returns False when the job is to be given out again."""
         if ending.how == "done" or (ending.how == "lost" and self._is_found(ending.key)):
             self._finished += 1
             self._losses.clear()

@@ -41,7 +41,7 @@ def keep_task(task: EncodedTask, journal: Journal) -> TaskFile:
 
 
 def evaluations_entry(key: str) -> Entry:
-    """What a shared cache knows the evaluations of a run by; several people may have measured it on other tasks."""
+    """The entry of a run's evaluations in a shared cache; several people may have evaluated it on different tasks."""
     return Entry(
         command=f"olmix evaluate {key}",
         input_path=f"{STATE}/shared/{key}.run.json",

@@ -1,4 +1,4 @@
-"""A job: a unit of work whose result is an entry of the journal, whoever does it and wherever."""
+"""A job: a unit of work whose result goes into the journal, whichever worker runs it, and wherever."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from olmix.runs.sharing import Candidate, Entry
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is given to work with: the device (`cpu`, `cuda`, `cuda:1`), and the seconds between two
-    checkpoints of a run. Nothing of it can change a run's key."""
+    """How a worker runs jobs: the device (`cpu`, `cuda`, `cuda:1`), and the seconds between two checkpoints of a run.
+    Neither can change a run's key."""
 
     device: str = "cpu"
     checkpoint_seconds: float = 600.0
 
 
 class Job(Protocol):
-    """A unit of work whose result is an entry of the journal."""
+    """A unit of work whose result goes into the journal."""
 
     @property
     def key(self) -> str:
@@ -44,11 +44,11 @@ class Job(Protocol):
 
     @property
     def entry(self) -> Entry:
-        """What a shared cache knows its result by."""
+        """Its result's entry in a shared cache."""
 
     @property
     def sought(self) -> tuple[Entry, ...]:
-        """All that is looked for in a shared cache when the journal has no result."""
+        """The entries to look for in a shared cache when the journal has no result."""
 
     @property
     def stores(self) -> bool:
@@ -58,7 +58,7 @@ class Job(Protocol):
         """The result, when the journal holds it."""
 
     def adopt(self, journal: Journal, found: Mapping[Entry, Sequence[Candidate]]) -> None:
-        """Take a shared cache's candidates into the journal, those that are this job's and whole."""
+        """Copy a shared cache's candidates into the journal, if they are this job's and undamaged."""
 
     def run(self, journal: Journal, setup: Setup, progress: Callable[[int], None]) -> None:
         """Put the result into the journal, calling `progress` with tokens done since the last call."""

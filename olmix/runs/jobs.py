@@ -1,4 +1,4 @@
-"""The jobs of a stage: which runs to train and to evaluate, and what is shared of them when they are done."""
+"""The jobs of a stage: the runs to train and to evaluate, and what to share of them when they are done."""
 
 from __future__ import annotations
 
@@ -67,23 +67,23 @@ def _named(jobs: Sequence[EvaluationJob]) -> str:
 def training_jobs(
     specs: Sequence[RunSpec], keep_weights: bool, paths: Sequence[Path], tokenizer: Tokenizer, journal: Journal
 ) -> list[TrainingJob]:
-    """A job for every run of `specs`; where weights are not kept, a run that others have trained counts only when it
-    was measured on all tasks."""
-    measured: frozenset[str] = frozenset()
+    """A job for every run of `specs`. Where weights are not kept, a run that others have trained counts only if it was
+    evaluated on all tasks."""
+    tasks: frozenset[str] = frozenset()
     if specs and not keep_weights:
-        tasks = keep_tasks(paths, tokenizer, specs[0].recipe.sequence_length, journal)
-        measured = frozenset(task.identity for task in tasks)
-    return [TrainingJob(spec, keep_weights, measured) for spec in specs]
+        kept = keep_tasks(paths, tokenizer, specs[0].recipe.sequence_length, journal)
+        tasks = frozenset(task.identity for task in kept)
+    return [TrainingJob(spec, keep_weights, tasks) for spec in specs]
 
 
 def share_runs(
     evaluated: Sequence[EvaluationJob], journal: Journal, folder: Path, shared: Shared, keep_weights: bool
 ) -> None:
-    """Store what is known of finished runs in the shared cache, and the same bytes in `folder`, where DVC finds what
-    a push must carry.
+    """Store the evaluations of finished runs in the shared cache, and the same bytes in `folder`, from where
+    `dvc push` takes them.
 
-    Evaluations go in all tasks together; runs whose weights are not kept go in with them, and let their weights go
-    once that has succeeded.
+    The tasks of a run go in together. So do runs whose weights are not kept, whose weights are dropped when that has
+    succeeded.
     """
     entries = []
     for job in evaluated:

@@ -1,9 +1,8 @@
 """The journal: finished runs and evaluations, kept outside the pipeline's outputs (`.olmix/`).
 
-DVC deletes a stage's outputs before it runs the stage; the journal is what an interrupted or extended swarm is taken
-up from. A run is its weights and then its record, each renamed into place whole; a record carries its key and the
-digest of its weights, and one that does not match is trained again. Weights may be dropped once a run is evaluated:
-the record then stands on its evaluations.
+DVC deletes a stage's outputs before it runs the stage; an interrupted or extended swarm continues from the journal.
+Of a run first its weights and then its record are written, each atomically; a record holds its key and the digest of
+its weights, and a run whose record does not match is trained again. Weights may be dropped once a run is evaluated.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ def evaluations_to_bytes(key: str, scores: Mapping[str, Mapping[str, Any]]) -> b
 def evaluations_from_bytes(key: str, content: bytes) -> dict[str, dict[str, Any]]:
     """Scores by the identity of the task; none when they are of another run or damaged."""
     try:
-        entry = orjson.loads(content)
-        if entry["run"] == key and evaluations_to_bytes(key, entry["tasks"]) == content:
-            scores: dict[str, dict[str, Any]] = entry["tasks"]
+        evaluations = orjson.loads(content)
+        if evaluations["run"] == key and evaluations_to_bytes(key, evaluations["tasks"]) == content:
+            scores: dict[str, dict[str, Any]] = evaluations["tasks"]
             return {task: score for task, score in scores.items() if _is_score(score)}
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError):
         pass  # another run's, another hand's, or damaged: it is evaluated again

@@ -1,7 +1,7 @@
 """The local engine: processes of this machine, one thread each, or one GPU each where there are GPUs.
 
 A process a core with one thread is the fastest way to run small proxies on a CPU. A worker that dies takes only its
-own job with it: the pool is made again for what is missing. Nothing goes on when the driver is gone.
+own job with it: the pool is made again for what is missing. Nothing keeps running when the driver is gone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LocalEngine:
         self._close()
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Queue `jobs` for the pool, made anew when it has broken."""
+        """Queue `jobs` for the pool, which is made again if it broke."""
         if self._pool is None:
             taken = self._context.Value(c_int64, 0)
             self._pool = ProcessPoolExecutor(
@@ -68,7 +68,7 @@ class LocalEngine:
                 self._unstarted.append(job.key)
 
     def endings(self, seconds: float) -> list[Ending]:
-        """What came of jobs; all that were in a pool that has broken are lost."""
+        """Jobs that ended; when the pool breaks, all jobs in it are lost."""
         if self._unstarted:
             seconds = 0.0
         done, _ = wait(self._futures, timeout=seconds, return_when=FIRST_COMPLETED)
@@ -80,11 +80,11 @@ class LocalEngine:
         return lost + [_ending(self._futures.pop(future), future) for future in done]
 
     def tokens(self) -> int:
-        """Tokens done, told by workers step by step."""
+        """Tokens done, as workers report them after each step."""
         return int(self._tokens.value)
 
     def interrupt(self) -> str:
-        """Tell the workers to stop; nothing goes on."""
+        """Tell the workers to stop; nothing keeps running."""
         self._stop.value = True
         return ""
 

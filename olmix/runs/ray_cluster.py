@@ -1,4 +1,4 @@
-"""The Ray engine: jobs as tasks of a Ray of this machine's own, or of a cluster that runs already.
+"""The Ray engine: jobs as tasks of a local Ray, or of an existing cluster.
 
 Nothing is shared but Ray itself. What a job reads goes through Ray's object store, each file once; what a job leaves in
 its journal comes home as bytes and is written into the project's journal by the driver alone, weights before records. A
@@ -128,7 +128,7 @@ class RayEngine:
         self._fill()
 
     def endings(self, seconds: float) -> list[Ending]:
-        """What came of jobs, those that are done with their files in the journal."""
+        """Jobs that ended; the files of those that are done are in the journal."""
         self._fill()
         self._require_room()
         waited = list(self._running)
@@ -159,7 +159,7 @@ class RayEngine:
         return self._ended_tokens + sum(self._told.values())
 
     def interrupt(self) -> str:
-        """End what runs; nothing goes on."""
+        """End what runs; nothing keeps running."""
         self._cancel()
         return ""
 
@@ -259,7 +259,7 @@ class RayEngine:
 
 
 def _told_by_ray(error: Any) -> Exception:
-    """What a task raised itself; a node that could not even load it has no olmix, or another one."""
+    """The error that a task raised; a node that could not even load it has no olmix, or another version."""
     cause = error.cause if isinstance(error.cause, Exception) else error
     if "olmix" in str(cause) and ("No module named" in str(cause) or isinstance(cause, ImportError)):
         return ConfigError(

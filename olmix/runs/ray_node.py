@@ -1,4 +1,4 @@
-"""A node of the Ray engine: writes what a job reads into a temporary folder, does it there, and returns what it left.
+"""A node of the Ray engine: writes what a job reads into a temporary folder, runs it there, and returns what it left.
 
 A job's folder goes when the job has ended, or, when its worker was killed, when the next job comes to the node.
 Checkpoints lie beside the folders, each under its run's key and bound to it by a digest: a job that is given out again
@@ -89,7 +89,7 @@ class _Counter:
 
 
 def do(version: str, parcel: Parcel, meter: Any, *contents: NDArray[np.uint8]) -> Returned:
-    """Do one job as a task of Ray; `version` is the driver's, `contents` are the bytes of the parcel's paths."""
+    """Run one job as a task of Ray; `version` is the driver's, `contents` are the bytes of the parcel's paths."""
     if version != VERSION:
         raise ConfigError(
             f"node {platform.node()} has olmix {VERSION}, and this project's is {version}",

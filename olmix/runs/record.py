@@ -47,7 +47,7 @@ class RunSpec:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """All that decides the result: it stands in the run's record."""
+        """All that decides the result, as the run's record holds it."""
         counts: dict[str, int] = {}
         for name in self.used:  # one content under two names is read as one
             identity = self.sets[name].identity
@@ -100,18 +100,18 @@ def swarm_specs(swarm: Swarm, sets: Mapping[str, TokenSet], recipe: Recipe, seed
 
 
 def published(
-    spec: RunSpec, names: Sequence[str], measured: Mapping[str, Any], expanded: Mapping[str, Any]
+    spec: RunSpec, names: Sequence[str], record: Mapping[str, Any], expanded: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The record in `build/proxies/`: what was measured, under the names that this pipeline gives it.
+    """The record in `build/proxies/`: the journal's `record` under the names that this pipeline uses.
 
-    `expanded` names the real domains behind the row with their weights and digests: the run is evidence for as long
-    as they stand. `runs` are all runs of the swarm that come to these very sequences, `run` the first of them.
+    `expanded` are the real domains behind the mixture with their weights and digests: the run is evidence while they
+    are unchanged. `runs` are all runs of the swarm that come to the same sequences, and `run` is the first of them.
     """
     repetition = {name: spec.counts[name] / spec.sets[name].rows for name in sorted(spec.used)}
-    curves = measured["set_curves"]
+    curves = record["set_curves"]
     named = {name: curves[spec.sets[name].identity] for name in sorted(spec.used)}
     return {
-        **{name: value for name, value in measured.items() if name not in ("set_curves", "counts")},
+        **{name: value for name, value in record.items() if name not in ("set_curves", "counts")},
         "domain_curves": named,
         "run": spec.name,
         "runs": list(names),

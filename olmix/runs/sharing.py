@@ -1,7 +1,7 @@
-"""What a finished piece of work is to a cache that people share: what it was computed from, and its files.
+"""Finished work in a cache that people share: what it was computed from, and the files that it left.
 
-A cache may hold several candidates for one entry (evaluations of other tasks, a damaged one): it hands out all of
-them, and whoever asked looks each over before it takes one.
+A cache may hold several candidates for one entry (evaluations of other tasks, a damaged one). It returns all of them,
+and the caller checks each before it uses one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Entry:
-    """A piece of work: a name for what was done, its input as canonical bytes, and the files that it left.
+    """An entry of the cache, by what it is found: what was done, its input as canonical bytes, and where its files are.
 
-    Paths are relative to the project, `input_path` being where the input lies and `outputs` where the files do. Equal
-    work has equal values here on every machine: they are what an entry is found by.
+    `input_path` and `outputs` are relative to the project. Equal work has equal values on every machine.
     """
 
     command: str
@@ -26,23 +25,23 @@ class Entry:
     outputs: tuple[str, ...]
 
 
-# A candidate: the files of an entry by their path in it, wherever the cache keeps them.
+# One outcome of an entry in the cache: where the cache keeps each file, by the path that the entry gives it.
 Candidate = Mapping[str, Path]
 
 
 class Shared(Protocol):
-    """A cache of finished work that outlives the journal and that others see."""
+    """A cache of finished work that outlives the journal and that others can see."""
 
     def store(self, entries: Sequence[Entry]) -> bool:
         """Keep the files of `entries` and say whether all are kept now. Large files that are kept already are not read
         again. Raises nothing: work goes on without a cache, after one line of warning."""
 
     def find(self, entries: Sequence[Entry]) -> dict[Entry, list[Candidate]]:
-        """Candidates for each of `entries`, those with none left out. Raises nothing, as `store`."""
+        """Candidates for each of `entries` that has any. Like `store`, it raises nothing."""
 
 
 class Unshared:
-    """No cache: nothing is kept, nothing is found."""
+    """No cache: it keeps nothing and finds nothing."""
 
     def store(self, entries: Sequence[Entry]) -> bool:
         """Keep nothing."""

@@ -1,10 +1,10 @@
-"""The Slurm engine: runs as jobs of job arrays, which go on without the driver.
+"""The Slurm engine: runs as jobs of job arrays, which keep running without the driver.
 
 Workers put results straight into the journal, which has to be on a file system that the nodes see; the journal and
 the queue decide what has ended, and each array leaves its files in a folder of its own, `.olmix/slurm/<name>/`:
 `array.json` (what is at which place), the log of each job, its tokens done, its ending if it has no result.
-A driver that is interrupted or killed is taken up by the next one: what still stands in the queue is waited for,
-not submitted again. Jobs are submitted with submitit, which hands a job to its worker as a pickle and leaves one behind
+When a driver was interrupted or killed, the next one continues: jobs that are still in the queue are waited for, not
+submitted again. Jobs are submitted with submitit, which hands a job to its worker as a pickle and leaves one behind
 when the worker ends; neither holds a result, and nothing here reads them.
 
 What it gives up: a job starts its own Python and torch, 6 s from `sbatch` to the result of a run of 0.2 s on two busy
@@ -33,7 +33,7 @@ from olmix.runs import slurm_queue
 from olmix.runs.engine import Ending
 from olmix.runs.job import Job, Setup
 from olmix.runs.journal import Journal
-from olmix.runs.slurm_queue import Silent, Task
+from olmix.runs.slurm_queue import SlurmUnavailable, Task
 from olmix.runs.slurm_settings import SlurmSettings
 from olmix.runs.slurm_worker import ending_path, tokens_path
 
@@ -54,7 +54,7 @@ _T = TypeVar("_T")
 
 @dataclass
 class _Place:
-    """Where a job stands: in which array, and what was last seen of it."""
+    """The place of a job in an array, and its last known state."""
 
     job: Job
     array: str
@@ -88,7 +88,7 @@ class SlurmEngine:
         self._troubled: set[str] = set()  # arrays whose logs are kept
         self._tokens_ended = 0
         self._look_at = self._count_at = 0.0
-        self._silent_since: float | None = None
+        self._unavailable_since: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -96,10 +96,10 @@ class SlurmEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing ends with the driver: its jobs are taken up by the next one."""
+        """Nothing ends with the driver: the next one takes over its jobs."""
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Take up what stands in the queue, and submit the rest; raises ConfigError when Slurm refuses it."""
+        """Take over jobs that are in the queue, and submit the rest; raises ConfigError when Slurm refuses them."""
         with self._alone():
             queue = self._patiently(slurm_queue.standing)
             known = self._known(queue)
@@ -118,8 +118,8 @@ class SlurmEngine:
         self._look_at = time.monotonic() + POLL_SECONDS
 
     def endings(self, seconds: float) -> list[Ending]:
-        """What came of jobs that left the queue; raises the error of a job that is not its own, and OlmixError when
-        Slurm has not answered for minutes."""
+        """Jobs that left the queue; raises any error that is not a job's own, and OlmixError when Slurm has not
+        answered for minutes."""
         until = time.monotonic() + seconds
         while True:
             now = time.monotonic()
@@ -157,7 +157,7 @@ class SlurmEngine:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Two drivers at once submit one after the other, so that neither submits what the other has."""
+        """A lock among drivers, so that none submits what another has submitted."""
         path = self._folder / "lock"
         with contextlib.ExitStack() as stack:
             try:
@@ -173,7 +173,7 @@ class SlurmEngine:
             yield
 
     def _known(self, queue: dict[tuple[str, int], Task]) -> dict[str, tuple[str, int]]:
-        """Where work stands in the queue, by what it is called; forgets arrays that ended long ago."""
+        """The array and place of work in the queue, by its command; forgets arrays that ended long ago."""
         found = {}
         names = {name for name, _ in queue}
         for folder in sorted(self._folder.glob(f"{_PREFIX}*")):
@@ -231,7 +231,7 @@ class SlurmEngine:
         own = sum(place.array == name for place in self._places.values())
         room = min(self._workers - (len(self._places) - own), own)
         if room > limit:
-            with contextlib.suppress(Silent):  # it is asked again at the next look
+            with contextlib.suppress(SlurmUnavailable):  # it is asked again at the next look
                 slurm_queue.widen(number, room)
                 self._newest = name, number, room
 
@@ -246,9 +246,9 @@ class SlurmEngine:
                 else:
                     place.task, place.gone_since = task, None
             ended = self._ended(gone)
-            self._silent_since = None
-        except Silent as silent:
-            self._bear(silent)
+            self._unavailable_since = None
+        except SlurmUnavailable as error:
+            self._bear(error)
             return []
         self._widen()
         if self._waiting:
@@ -257,7 +257,7 @@ class SlurmEngine:
         return ended
 
     def _ended(self, gone: Sequence[_Place]) -> list[Ending]:
-        """How jobs ended that left the queue; those that may still be heard of stay."""
+        """How jobs ended that left the queue; jobs whose result may still appear are kept."""
         fates: dict[str, dict[int, str]] = {}
         ended = []
         for place in gone:
@@ -282,7 +282,7 @@ class SlurmEngine:
         return [ending for _, ending in ended]
 
     def _own_ending(self, place: _Place) -> Ending | None:
-        """What the journal says, or the job itself; raises an error that is not the job's own."""
+        """The ending according to the journal or the job itself; raises any error that is not the job's own."""
         key = place.job.key
         if place.job.find(self._journal) is not None:
             return Ending(key, "done")
@@ -302,7 +302,7 @@ class SlurmEngine:
         raise raised(told["reason"], file=told["file"], key=told["key"], way_out=_both(told["way_out"], left))
 
     def _lost(self, place: _Place, fate: str) -> Ending | None:
-        """A job that left the queue without a word; None when its result may only not be seen yet."""
+        """The ending of a job that left the queue without reporting one; None when its result may still appear."""
         if fate.startswith("failed"):
             words = slurm_queue.last_words(self._log(place))
             fate = f"{fate}: {words}" if words else fate
@@ -325,25 +325,25 @@ class SlurmEngine:
         return slurm_queue.log_path(self._folder / place.array, place.task.id)
 
     def _patiently(self, ask: Callable[[], _T]) -> _T:
-        """What Slurm answers, waiting while it does not."""
+        """The answer of Slurm, asked again while it is unavailable."""
         while True:
             try:
                 answer = ask()
-            except Silent as silent:
-                self._bear(silent)
+            except SlurmUnavailable as error:
+                self._bear(error)
                 time.sleep(POLL_SECONDS)
             else:
-                self._silent_since = None
+                self._unavailable_since = None
                 return answer
 
-    def _bear(self, silent: Silent) -> None:
-        """Bear with Slurm for some minutes."""
+    def _bear(self, error: SlurmUnavailable) -> None:
+        """Raise OlmixError when Slurm has been unavailable for some minutes."""
         now = time.monotonic()
-        self._silent_since = self._silent_since or now
-        if now - self._silent_since >= SILENCE_SECONDS:
+        self._unavailable_since = self._unavailable_since or now
+        if now - self._unavailable_since >= SILENCE_SECONDS:
             left = self._left()
             raise OlmixError(
-                f"Slurm has not answered for {SILENCE_SECONDS / 60:.0f} minutes: {silent}",
+                f"Slurm has not answered for {SILENCE_SECONDS / 60:.0f} minutes: {error}",
                 way_out=left or "run dvc repro when it is back",
             ) from None
 

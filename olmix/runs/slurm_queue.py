@@ -1,4 +1,4 @@
-"""Slurm's own commands: what stands in the queue, what became of a job, one more array into it.
+"""Slurm's own commands: what is in the queue, what became of a job, and how to submit an array.
 
 `squeue` and `scontrol` are asked because they answer on every cluster; `sacct` answers only where accounting is on. An
 array is known by its name, which is unique and was written down before the array was submitted: even a driver that
@@ -26,7 +26,7 @@ from olmix.runs.slurm_worker import work
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "srun")
 _COMMAND_SECONDS = 60.0
 # What sbatch says when its request may be tried again.
-_SILENT = re.compile(r"contact slurm controller|timed? out|connection|zero bytes|temporarily", re.IGNORECASE)
+_UNAVAILABLE = re.compile(r"contact slurm controller|timed? out|connection|zero bytes|temporarily", re.IGNORECASE)
 
 
 # States that a job ends in without having completed.
@@ -46,13 +46,13 @@ _FATES = {
 _NOWHERE = "establish a configuration source"
 
 
-class Silent(Exception):  # noqa: N818  # no error until it lasts
-    """Slurm does not answer at the moment; the message says how it does not."""
+class SlurmUnavailable(Exception):  # noqa: N818  # no error until it lasts
+    """Slurm does not answer at the moment; the message says why."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job that stands in the queue: its number as people write it (`12_3`), and its state."""
+    """A job in the queue: its number as people write it (`12_3`), and its state."""
 
     id: str
     state: str
@@ -64,7 +64,7 @@ class Task:
 
 
 def require_slurm() -> None:
-    """Raise ConfigError where submitit or a command of Slurm is missing, or would be told something else."""
+    """Raise ConfigError if submitit or a command of Slurm is missing, or the environment would override our options."""
     if find_spec("submitit") is None:
         raise ConfigError(
             "slurm needs submitit",
@@ -87,7 +87,7 @@ def require_slurm() -> None:
 
 
 def standing() -> dict[tuple[str, int], Task]:
-    """Jobs of this user that are pending, running or ending, by name and place in their array; raises Silent."""
+    """Jobs of this user in the queue, by name and place in their array; raises SlurmUnavailable."""
     found = {}
     for line in _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%j").splitlines():
         number, state, name = line.split("|", 2)
@@ -98,11 +98,13 @@ def standing() -> dict[tuple[str, int], Task]:
 
 
 def fates(array: str) -> dict[int, str]:
-    """What became of the jobs of `array` by place (`was cancelled`), as far as Slurm still knows and has something to
-    tell: nothing of one that completed; raises Silent."""
+    """What became of the jobs of `array` that did not complete (`was cancelled`), by place, if Slurm still knows it.
+
+    Raises SlurmUnavailable.
+    """
     try:
         answer = _ask("scontrol", "show", "job", array, "--oneliner")
-    except Silent as error:
+    except SlurmUnavailable as error:
         if "Invalid job id" in str(error):
             return {}
         raise
@@ -116,18 +118,18 @@ def fates(array: str) -> dict[int, str]:
 
 
 def largest_array() -> int:
-    """The most jobs of one array that the cluster takes; raises Silent."""
+    """The most jobs that the cluster takes in one array; raises SlurmUnavailable."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
     return max(1, int(found[1]) - 1) if found else 1
 
 
 def widen(array: str, workers: int) -> None:
-    """Let `workers` jobs of `array` run at once; raises Silent."""
+    """Let `workers` jobs of `array` run at once; raises SlurmUnavailable."""
     _ask("scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={workers}")
 
 
 def cancel(name: str) -> None:
-    """Take the array called `name` out of the queue; raises Silent."""
+    """Take the array called `name` out of the queue; raises SlurmUnavailable."""
     _ask("scancel", "--me", f"--name={name}")
 
 
@@ -136,7 +138,7 @@ def submit(
 ) -> str:
     """Submit `jobs` as one array called `name`, `workers` of them at once, its files in `folder`; returns its number.
 
-    Raises Silent, and ConfigError with the reason when Slurm refuses.
+    Raises SlurmUnavailable, and ConfigError with the reason when Slurm refuses.
     """
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError
@@ -164,8 +166,8 @@ def submit(
         submitted = executor.map_array(work, jobs, [journal] * same, [setup] * same, [folder] * same, range(same))
     except FailedJobError as error:
         reason = "; ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
-        if _SILENT.search(reason):
-            raise Silent(reason) from None
+        if _UNAVAILABLE.search(reason):
+            raise SlurmUnavailable(reason) from None
         raise ConfigError(f"Slurm refuses the jobs: {reason}", file="runtime.yaml", key="slurm") from None
     return submitted[0].job_id.split("_")[0]
 
@@ -194,9 +196,9 @@ def _ask(*words: str) -> str:
             timeout=_COMMAND_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Silent(f"{words[0]} did not answer in {_COMMAND_SECONDS:.0f} s") from None
+        raise SlurmUnavailable(f"{words[0]} did not answer in {_COMMAND_SECONDS:.0f} s") from None
     except OSError as error:
-        raise Silent(f"{words[0]}: {error.strerror}") from None
+        raise SlurmUnavailable(f"{words[0]}: {error.strerror}") from None
     if ran.returncode:
         reason = "; ".join(ran.stderr.split("\n")).strip("; ") or f"exit code {ran.returncode}"
         if _NOWHERE in reason:
@@ -206,5 +208,5 @@ def _ask(*words: str) -> str:
                 key="engine",
                 way_out="set SLURM_CONF, go to a machine of the cluster, or set engine to local",
             )
-        raise Silent(f"{words[0]}: {reason}")
+        raise SlurmUnavailable(f"{words[0]}: {reason}")
     return ran.stdout

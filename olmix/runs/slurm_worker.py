@@ -1,4 +1,4 @@
-"""What runs in a job of Slurm: one piece of work, which tells how far it is and how it ended in small files.
+"""What runs in a job of Slurm: one job of ours, which reports its progress and its ending in small files.
 
 The result goes straight into the journal, which every node sees. submitit starts the process and reads what to do from
 a pickle of its own; nothing comes back that way.
@@ -22,17 +22,17 @@ TELL_SECONDS = 5.0
 
 
 def tokens_path(folder: Path, place: int) -> Path:
-    """Where the job at `place` of an array tells how many tokens it has done."""
+    """Where the job at `place` of an array reports the tokens that it has done."""
     return folder / f"{place}.tokens"
 
 
 def ending_path(folder: Path, place: int) -> Path:
-    """Where the job at `place` of an array tells how it ended, unless its result is in the journal."""
+    """Where the job at `place` of an array reports how it ended, unless its result is in the journal."""
     return folder / f"{place}.ending.json"
 
 
 def work(job: Job, journal: Journal, setup: Setup, folder: Path, place: int) -> None:
-    """Do one job, the one at `place` of the array whose files are in `folder`.
+    """Run one job, the one at `place` of the array whose files are in `folder`.
 
     What the job says of itself (TrainingError), being asked to end, and what a node does to a process (a full disk, no
     memory, a broken GPU) end the process well; every other error is told and raised.
@@ -56,7 +56,7 @@ def work(job: Job, journal: Journal, setup: Setup, folder: Path, place: int) -> 
 
 
 class _Telling:
-    """Tokens done, in a file that is renewed every few seconds; and whether the job was asked to end."""
+    """Tokens done, in a file that is rewritten every few seconds; and whether the job was asked to end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

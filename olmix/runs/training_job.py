@@ -19,7 +19,7 @@ from olmix.runs.sharing import Candidate, Entry
 
 
 def run_entry(key: str, content: bytes, with_weights: bool) -> Entry:
-    """What a shared cache knows a run by: made from `content`, it left a record and, where they are kept, weights."""
+    """A run's entry in a shared cache: made from `content`, it left a record and, where they are kept, weights."""
     kinds = ("json", "safetensors") if with_weights else ("json",)
     return Entry(
         command=f"olmix run {key}",
@@ -33,13 +33,13 @@ def run_entry(key: str, content: bytes, with_weights: bool) -> Entry:
 class TrainingJob:
     """Trains `spec`; the result is the run's record, without the names of this pipeline.
 
-    Without `keep_weights` a run whose weights were dropped after its evaluation on the tasks `measured` counts as done,
-    and nothing is shared before that evaluation: a record alone is no evidence.
+    Without `keep_weights` a run whose weights were dropped after its evaluation on `tasks` (their identities) counts as
+    done, and nothing is shared before that evaluation: a record alone is no evidence.
     """
 
     spec: RunSpec
     keep_weights: bool = True
-    measured: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:
@@ -74,7 +74,7 @@ class TrainingJob:
 
     @property
     def sought(self) -> tuple[Entry, ...]:
-        """The run, and what was measured of it where that stands for its weights."""
+        """The run, and its evaluations where its weights are not kept."""
         return (self.entry,) if self.keep_weights else (self.entry, evaluations_entry(self.key))
 
     @property
@@ -90,7 +90,7 @@ class TrainingJob:
         if self.keep_weights or journal.weights_path(self.key).exists():
             return record
         known = journal.find_evaluations(self.key).keys()
-        return record if known and self.measured <= known else None
+        return record if known and self.tasks <= known else None
 
     def _describes(self, record: Mapping[str, Any]) -> bool:
         curves = record.get("set_curves")

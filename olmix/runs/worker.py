@@ -1,4 +1,4 @@
-"""One process of the local engine: does the jobs it is given, one after another, on one thread."""
+"""One process of the local engine: runs the jobs it is given, one after another, on one thread."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _shared = _Shared()
 
 
 def start_worker(tokens: Synchronized[int], stop: Synchronized[bool], taken: Synchronized[int], gpus: int) -> None:
-    """Set a process up: one thread, the next of `gpus` GPUs if there are any, and the driver alone answers an
-    interrupt. `taken` counts the processes that were set up."""
+    """Set up a process: one thread, the next of `gpus` GPUs if there are any, and interrupts left to the driver.
+    `taken` counts the processes that were set up."""
     from olmix.proxy.training import single_thread  # torch, which the driver does not need
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -42,7 +42,7 @@ def start_worker(tokens: Synchronized[int], stop: Synchronized[bool], taken: Syn
 
 
 def do(job: Job, journal: Journal, setup: Setup) -> None:
-    """Do one job."""
+    """Run one job."""
     job.run(journal, replace(setup, device=_shared.device or setup.device), _progress)
 
 

@@ -25,7 +25,7 @@ def evaluate(project: Project) -> None:
         _evaluate_external(project, params)
         return
     journal, keep = Journal(project.state), params.proxy.keep_weights
-    shared = RunCache(project.root, warn, said=[NO_REMOTE])  # train has said that there is no remote
+    shared = RunCache(project.root, warn, quiet=[NO_REMOTE])  # train has warned already
     tokenizer = params.load_tokenizer()
     records = read_runs(project, keep, params.recipe(tokenizer.vocabulary))
     runs = {

@@ -30,7 +30,7 @@ from olmix.terminal.progress import require_all, run_with_progress, warn
 def validate(project: Project) -> None:
     """Train and evaluate the proposal and its baselines, and write how much better it is."""
     params, journal = params_for(project, "validate"), Journal(project.state)
-    shared = RunCache(project.root, warn, said=[NO_REMOTE])  # train has said that there is no remote
+    shared = RunCache(project.root, warn, quiet=[NO_REMOTE])  # train has warned already
     keep, seeds = params.proxy.keep_weights, params.validation_seeds()
     if not seeds:  # also where proxies are trained elsewhere
         keep_runs(project, [], journal, keep)
@@ -46,8 +46,8 @@ def validate(project: Project) -> None:
     training = training_jobs(runs, keep, paths, tokenizer, journal)
     require_all(run_with_progress("validate", training, project, runtime, shared))
     keep_runs(project, runs, journal, keep)
-    measured = {spec.key: (spec.recipe, spec.name, weights_of(project, spec.key, journal)) for spec in runs}
-    jobs = evaluation_jobs(measured, paths, tokenizer, journal)
+    trained = {spec.key: (spec.recipe, spec.name, weights_of(project, spec.key, journal)) for spec in runs}
+    jobs = evaluation_jobs(trained, paths, tokenizer, journal)
     outcome = run_with_progress("validate: evaluate", jobs, project, runtime, shared, require_weights)
     share_runs(jobs, journal, project.validated / EVALUATED, shared, keep)
     write_validation(project, summarise(mixtures, specs, require_all(outcome), params.task_weights()))
