@@ -261,7 +261,7 @@ def main() -> None:
         for each in rows:  # interleaved, so that a busy moment of the machine falls on all of them
             each.repeat(recipe)
     print(
-        f"{recipe.parameters:,} parameters, {recipe.non_embedding_parameters:,} of them in layers; "
+        f"{recipe.parameters:,} parameters, {recipe.size.parameters(vocabulary=0):,} of them in layers; "
         f"{recipe.steps} steps of {recipe.batch_size} x {recipe.sequence_length} tokens; "
         f"{recipe.flops_per_token:,} FLOP a token; {n} cores; torch {torch.__version__}; medians of {arguments.repeats}"
     )

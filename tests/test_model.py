@@ -142,7 +142,7 @@ def test_initialisation_is_named_and_scaled() -> None:
 def test_the_recipe_counts_the_models_parameters() -> None:
     sizes = {name: math.prod(shape) for name, shape in shapes(RECIPE).items()}
     assert RECIPE.parameters == sum(sizes.values())
-    assert RECIPE.non_embedding_parameters == sum(sizes.values()) - sizes["embedding"] - sizes["head"]
+    assert RECIPE.parameters_without_embedding == sum(sizes.values()) - sizes["embedding"]
     products = [name for name, shape in shapes(RECIPE).items() if len(shape) == 2 and name != "embedding"]
     assert RECIPE.matrices == sum(sizes[name] for name in products)
 

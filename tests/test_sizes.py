@@ -37,7 +37,7 @@ def test_a_name_counts_parameters_without_the_input_embedding(name: str, within:
 
 
 def test_the_smallest_is_named_for_its_layers() -> None:
-    assert recipe("100k", 1024).non_embedding_parameters == pytest.approx(100_000, rel=0.1)
+    assert SIZES["100k"].parameters(vocabulary=0) == pytest.approx(100_000, rel=0.1)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -46,7 +46,7 @@ def test_every_size_is_one_that_a_recipe_can_have(name: str) -> None:
     whole.validate()
     assert whole.size == SIZES[name]
     assert whole.parameters == whole.parameters_without_embedding + 1024 * SIZES[name].width
-    assert whole.parameters_without_embedding == whole.non_embedding_parameters + 1024 * SIZES[name].width
+    assert whole.parameters_without_embedding == SIZES[name].parameters(vocabulary=0) + 1024 * SIZES[name].width
 
 
 def test_feed_forward_widths_follow_the_rule() -> None:

@@ -87,11 +87,6 @@ class Recipe:
         return self.parameters_without_embedding + self.vocabulary * self.width
 
     @property
-    def non_embedding_parameters(self) -> int:
-        """Parameters without the embedding and the head."""
-        return self.parameters - 2 * self.vocabulary * self.width
-
-    @property
     def forward_flops_per_token(self) -> int:
         """Floating-point operations of reading one token of a full sequence: 2 a matrix parameter, and 2 layers
         sequence_length width for attention, whose causal half alone is counted."""
