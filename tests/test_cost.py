@@ -34,7 +34,7 @@ def test_the_cost_is_of_the_runs_that_are_left() -> None:
         "flops_per_second": 1e12,
         "hours": {"swarm": pytest.approx(1e4 / 3600), "without_reuse": pytest.approx(3e4 / 3600),
                   "validation": pytest.approx(6e3 / 3600)},
-        "runs_at_hand": 4,
+        "runs_already_trained": 4,
     }  # fmt: skip
     unknown = Cost(10**6)
     assert unknown.to_text(3, 9, 0) == (
@@ -74,30 +74,30 @@ def test_runs_that_are_already_trained_are_counted_before_anything_is_prepared(a
     params["reuse"]["mode"] = "none"
     project.params = params
     plan = project.plan()
-    assert (plan["runs"], plan["cost"]["runs_at_hand"]) == (20, 15)
+    assert (plan["runs"], plan["cost"]["runs_already_trained"]) == (20, 15)
     assert plan["cost"]["hours"]["swarm"] > 0
     text = project.olmix("plan").out
     assert "15 of 20 already trained" in text
     assert "Compute: " in text and "the last swarm's speed" in text
     # Without a journal the local run-cache has them; without either nobody has.
     shutil.rmtree(project.root / ".olmix/runs")
-    assert project.plan()["cost"]["runs_at_hand"] == 15
+    assert project.plan()["cost"]["runs_already_trained"] == 15
     shutil.rmtree(project.root / ".dvc/cache/runs")
-    assert project.plan()["cost"]["runs_at_hand"] == 0
+    assert project.plan()["cost"]["runs_already_trained"] == 0
 
     # A change that has not been prepared yet: its sample is made in memory, and its runs are those of the real swarm.
     params["reuse"]["mode"] = "full"
     params["swarm"]["runs_per_domain"] = 3
     project.params = params
     write_shards(project.root / "data/web", documents("web", 120, 1))
-    assert project.plan()["cost"]["runs_at_hand"] == 0
+    assert project.plan()["cost"]["runs_already_trained"] == 0
     project.expect("dvc", "repro", "train")
     project.git("stash", "-q")  # the same change again, on outputs of the state before it
     shutil.rmtree(project.root / "build/tokens")
     project.dvc("checkout", "-q")
     write_shards(project.root / "data/web", documents("web", 120, 1))
-    assert project.plan()["cost"]["runs_at_hand"] == 9
+    assert project.plan()["cost"]["runs_already_trained"] == 9
     # Tokens that are not there cannot be counted on.
     shutil.rmtree(project.root / "build/tokens")
-    assert project.plan()["cost"]["runs_at_hand"] is None
+    assert project.plan()["cost"]["runs_already_trained"] is None
     assert "those in the journal or the cache are not trained again" in project.olmix("plan").out

@@ -67,12 +67,12 @@ def test_the_same_change_on_another_branch_trains_nothing(team: tuple[Project, P
     clone.dvc("pull", "-q")
     revise(clone)
     plan = clone.plan()
-    assert (plan["runs"], plan["cost"]["runs_at_hand"]) == (9, 0)
+    assert (plan["runs"], plan["cost"]["runs_already_trained"]) == (9, 0)
     ran = clone.repro()
     assert [ran.done(what) for what in ("train", "evaluate", "validate", "validate: evaluate")] == [0, 0, 0, 0]
     assert "train: 9 runs, 0 in the journal, 9 in the cache" in ran.err
     assert clone.outputs() == author.outputs()
-    assert clone.plan()["cost"]["runs_at_hand"] == 9
+    assert clone.plan()["cost"]["runs_already_trained"] == 9
 
 
 def test_damaged_entries_and_foreign_ones_are_trained_again(team: tuple[Project, Project], clone: Project) -> None:

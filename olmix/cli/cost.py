@@ -49,7 +49,7 @@ class Cost:
             "flops": {name: count * self.flops for name, count in counts.items()},
             "flops_per_second": self.flops_per_second,
             "hours": {name: self.hours(count) for name, count in counts.items()},
-            "runs_at_hand": self.already_trained,
+            "runs_already_trained": self.already_trained,
         }
 
     def to_text(self, runs: int, runs_without_reuse: int, validation_runs: int) -> str:
