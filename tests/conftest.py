@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.project import Project
 from tests.s3 import s3  # noqa: F401  # a fixture
 
@@ -35,6 +36,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.stem in SLOW:
             item.add_marker("slow")
     count = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    if any(item.path.stem in LONG for item in items):
+        warm.start()
     modules: dict[str, list[pytest.Item]] = {}
     for item in items:
         modules.setdefault(item.path.stem, []).append(item)

@@ -17,6 +17,7 @@ import yaml
 
 from olmix.core.seeds import generator
 from olmix.project import Project as Places
+from tests import warm
 
 # Where things are in the project that is the working directory.
 HERE = Places()
@@ -101,11 +102,12 @@ class Ran:
 
 
 class Project:
-    """A project folder and the commands that a person types in it."""
+    """A project folder and the commands that a person types in it, which `tests.warm` runs where `forked`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, forked: bool = True) -> None:
         self.root = root
         self.places = Places(root)
+        self.forked = forked
 
     @classmethod
     def create(cls, root: Path) -> Project:
@@ -128,7 +130,7 @@ class Project:
         content["target"] = {"tokens": 60_000, "repetition": 4}
         content["proxy"] |= {
             "size": {"layers": 1, "heads": 2, "width": 32, "hidden": 48}, "sequence_length": 32,
-            "tokens": 8_192, "batch_size": 8, "learning_rate": 0.01,
+            "tokens": 8_192, "batch_size": 16, "learning_rate": 0.02,
         }  # fmt: skip
         content["fit"]["replicates"] = 8
         content["validate"]["seeds"] = 2
@@ -145,8 +147,8 @@ class Project:
 
     @classmethod
     def create_accepted(cls, root: Path) -> Project:
-        """The same with a first mixture: built, accepted and committed, in a minute."""
-        project = cls.create(root)
+        """The same with a first mixture: built, accepted and committed in half a minute, by processes of their own."""
+        project = cls(cls.create(root).root, forked=False)
         project.repro()
         project.olmix("accept", "--anyway")
         project.repro()
@@ -185,6 +187,8 @@ class Project:
 
     def command(self, *words: str) -> Ran:
         """Run a command of the environment in the project."""
+        if self.forked and warm.runs(words, ENVIRONMENT):
+            return Ran(warm.run(words, self.root, ENVIRONMENT))
         return Ran(subprocess.run(words, cwd=self.root, env=ENVIRONMENT, capture_output=True, text=True, check=False))
 
     def expect(self, *words: str) -> Ran:

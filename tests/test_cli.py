@@ -198,9 +198,8 @@ def test_a_task_without_text_is_said_before_anything_is_trained(accepted: Projec
 
 
 def test_plan_from_files_alone(tmp_path: Path) -> None:
-    import subprocess
 
-    from tests.project import ENVIRONMENT, Ran
+    from tests.project import Ran
 
     digest = {name: to_hex(named_key(name)) for name in "abcd"}
     old = {
@@ -213,8 +212,7 @@ def test_plan_from_files_alone(tmp_path: Path) -> None:
     (tmp_path / "NEW.json").write_text(json.dumps(new))
 
     def plan(*words: str) -> Ran:
-        command = ["olmix", "plan", "--dataset", "NEW.json", *words]
-        return Ran(subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False))
+        return Project(tmp_path).command("olmix", "plan", "--dataset", "NEW.json", *words)
 
     content = json.loads(plan("--accepted", "OLD.yaml", "--json", "--runs-per-domain", "1").out)
     assert [c["kind"] for c in content["changes"]] == ["remove", "add"]

@@ -66,9 +66,9 @@ OTHERS: dict[tuple[Any, ...], Any] = {
     ("proxy", "size", "width"): 24,
     ("proxy", "size", "hidden"): 24,
     ("proxy", "sequence_length"): 24,
-    ("proxy", "tokens"): 1_024,
+    ("proxy", "tokens"): 512,
     ("proxy", "batch_size"): 8,
-    ("proxy", "learning_rate"): 0.02,
+    ("proxy", "learning_rate"): 0.01,
     ("proxy", "warmup"): 0.2,
     ("proxy", "final_fraction"): 0.5,
     ("proxy", "weight_decay"): 0.5,
@@ -167,7 +167,7 @@ def build(root: Path) -> Project:
     content["target"] = {"tokens": 20_000, "repetition": 4}
     content["swarm"] |= {"runs_per_domain": 2, "floor": 0.01}
     content["proxy"] |= {
-        "size": {"layers": 1, "heads": 2, "width": 16, "hidden": 16}, "sequence_length": 16, "tokens": 2_048,
+        "size": {"layers": 1, "heads": 2, "width": 16, "hidden": 16}, "sequence_length": 16, "tokens": 1_024,
         "batch_size": 4,
     }  # fmt: skip
     content["fit"] |= {"law": "log-linear", "folds": 2, "replicates": 2}
