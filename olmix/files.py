@@ -43,7 +43,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise OlmixError(f"{path}: cannot be written: {error.strerror}; nothing was changed") from error
+        raise OlmixError(f"cannot be written: {error.strerror}", file=path, way_out="nothing was changed") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -73,6 +73,7 @@ def sweep(folder: Path) -> None:
                 leftover.unlink()
 
 
+_OTHER_FOLDER = "choose another folder with --out"
 NOTHING_TO_TRAIN = "Nothing is recomputed: no proxy is trained for this plan."
 
 
@@ -81,9 +82,9 @@ def require_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OlmixError(f"{folder}: cannot be written: {error.strerror}; name another folder with --out") from None
+        raise OlmixError(f"cannot be written: {error.strerror}", file=folder, way_out=_OTHER_FOLDER) from None
     if not os.access(folder, os.W_OK):
-        raise OlmixError(f"{folder}: cannot be written: no permission; name another folder with --out")
+        raise OlmixError("cannot be written: no permission", file=folder, way_out=_OTHER_FOLDER)
 
 
 def output_folder(folder: Path, empty: bool, why: str = NOTHING_TO_TRAIN) -> None:
@@ -94,7 +95,9 @@ def output_folder(folder: Path, empty: bool, why: str = NOTHING_TO_TRAIN) -> Non
         for stray in folder.iterdir():
             shutil.rmtree(stray) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
     except OSError as error:
-        raise OlmixError(f"{folder}: cannot be made anew: {error.strerror}; remove it and run dvc repro") from error
+        raise OlmixError(
+            f"cannot be recreated: {error.strerror}", file=folder, way_out="remove it and run `dvc repro`"
+        ) from error
     if empty:
         write_bytes(folder / "EMPTY", f"{why}\n".encode())
 
@@ -115,13 +118,13 @@ def read_json(path: Path) -> Any:
     try:
         return orjson.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise DataError("no such file", file=path) from None
     except (orjson.JSONDecodeError, OSError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
+        raise DataError(f"not JSON: {error}", file=path) from None
 
 
 class _UniqueKeyLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
-    """The safe loader, which also refuses a key that stands twice: YAML would silently keep the last."""
+    """The safe loader, which also refuses a duplicate key: YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -139,9 +142,9 @@ def read_yaml(path: Path) -> Any:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; run olmix in the root of the project") from None
+        raise ConfigError("no such file", file=path, way_out="run olmix in the root of the project") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
     return parse_yaml(content, str(path))
 
 
@@ -151,17 +154,20 @@ def parse_yaml(content: bytes, path: str) -> Any:
         return yaml.load(content, _UniqueKeyLoader)  # noqa: S506  # a subclass of the safe loader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not valid YAML here: {error.problem}") from None
+        raise ConfigError(f"not valid YAML here: {error.problem}", file=f"{path}:{line}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2026-13-45 is a ValueError
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: not valid YAML: {reason}") from None
+        raise ConfigError(f"not valid YAML: {reason}", file=path) from None
 
 
-def inside(root: Path, path: str, where: str) -> Path:
-    """`path` below `root`; raises ConfigError when it is absolute or leaves `root`, also through a link."""
+def inside(root: Path, path: str, file: str, key: str) -> Path:
+    """`path`, the value of `key` in `file`, below `root`.
+
+    Raises ConfigError when it is absolute or leaves `root`, also through a link.
+    """
     candidate = Path(path)
     if not path or candidate.is_absolute() or ".." in candidate.parts or "\0" in path:
-        raise ConfigError(f"{where}: path {path!r} must be relative and stay inside the project")
+        raise ConfigError(f"path {path!r} must be relative and stay inside the project", file=file, key=key)
     if not (root / candidate).resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"{where}: path {path!r} is a link to a place outside the project")
+        raise ConfigError(f"path {path!r} is a link to a place outside the project", file=file, key=key)
     return root / candidate

@@ -21,9 +21,10 @@ class Project:
 
     root: Path = Path()
 
-    def inside(self, path: str, where: str) -> Path:
-        """A path that a user wrote; raises ConfigError, naming `where`, for one that leaves the project."""
-        return inside(self.root, path, where)
+    def inside(self, path: str, key: str) -> Path:
+        """A path that a user wrote; raises ConfigError, naming its `key` in params.yaml, for one that leaves
+        the project."""
+        return inside(self.root, path, "params.yaml", key)
 
     @property
     def params(self) -> Path:

@@ -46,21 +46,21 @@ def test_the_repository_is_valid() -> None:
         ({"swarm__seed": 2**70}, "swarm.seed: a whole number of more than 64 bits; write a smaller one"),
         ({"swram": {}}, "swram: unknown key; did you mean swarm?"),
         ({"domains__py__pth": "x"}, "domains.py.pth: unknown key; did you mean path?"),
-        ({"domains__py__partition_by": "t"}, "domains.py.partition_by: shards that hold several domains stand under"),
-        ({"sources": None}, "sources: missing; dvc.yaml names it, write `sources: {}`"),
+        ({"domains__py__partition_by": "t"}, "domains.py.partition_by: shards with several domains belong under"),
+        ({"sources": None}, "sources: missing; dvc.yaml needs it, write `sources: {}`"),
         ({"domains__py__path": None}, "domains.py.path: missing; add it"),
         ({"proxy": None}, "proxy: missing; add it"),
-        ({"target__tokens": "5 apples"}, "target.tokens: write a whole number, or one with k, M, B or T"),
+        ({"target__tokens": "5 apples"}, "target.tokens: write a whole number, or a number with k, M, B or T"),
         ({"proxy__size": "16m"}, "proxy.size: no such size; the sizes are 100k, 1m, 15m, 30m, 60m, 190m, or write {"),
-        ({"proxy__heads": 2}, "proxy.heads: stands under proxy.size now"),
+        ({"proxy__heads": 2}, "proxy.heads: belongs under proxy.size"),
         ({"proxy__size": [1]}, "proxy.size: no such size"),
         ({"proxy__size": {"layers": 1, "heads": 2, "width": 8}}, "proxy.size.hidden: missing; add it"),
         (
             {"proxy__tokens": "fivex"},
-            "proxy.tokens: write a whole number above 0 such as 200k, a multiple such as 5x, or auto",
+            "proxy.tokens: write a whole number above 0, such as 200k, a multiple, such as 5x, or auto",
         ),
-        ({"proxy__tokens": "0x"}, "proxy.tokens: write a multiple above 0 and up to 10,000, such as 5x"),
-        ({"proxy__tokens": "99999999999x"}, "proxy.tokens: write a multiple above 0 and up to 10,000, such as 5x"),
+        ({"proxy__tokens": "0x"}, "proxy.tokens: write a multiple above 0, up to 10,000, such as 5x"),
+        ({"proxy__tokens": "99999999999x"}, "proxy.tokens: write a multiple above 0, up to 10,000, such as 5x"),
         ({"proxy__tokens": "auto"}, "proxy: tokens: auto is for 15m, 30m, 60m, 190m; write a count"),
         ({"target__tokens": -5}, "target.tokens: input should be greater than 0 (it is -5)"),
         ({"target__repetition": 0}, "target.repetition: input should be greater than 0"),
@@ -70,7 +70,7 @@ def test_the_repository_is_valid() -> None:
         ({"reuse__mode": "half"}, "reuse.mode: input should be 'full' or 'none'"),
         (
             {"domains": {"a": {"path": "x"}}, "descriptions": {}},
-            "domains: only a; a mixture needs two or more",
+            "domains: only a; a mixture needs at least two",
         ),
         ({"domains__-rf": {"path": "x"}}, "'-rf' is not a name"),
         ({"domains__a b": {"path": "x"}}, "'a b' is not a name"),
@@ -78,8 +78,8 @@ def test_the_repository_is_valid() -> None:
         ({"domains__" + "x" * 300: {"path": "x"}}, "is not a name"),
         ({"objective__weights": {"poetry": 1}}, "objective.weights: poetry: neither a task nor a family"),
         ({"objective__weights": {"code": 0, "math": 0, "prose": 0}}, "all tasks have weight 0"),
-        ({"tasks__families": {"a": ["x"], "b": ["x"]}}, "tasks: x: named twice"),
-        ({"domains__py__description": "x"}, "domains.py.description: descriptions stand together under the key"),
+        ({"tasks__families": {"a": ["x"], "b": ["x"]}}, "tasks: x: listed twice"),
+        ({"domains__py__description": "x"}, "domains.py.description: write descriptions under the top-level key"),
         ({"swarm__concentration": [9, 1]}, "concentration: the first bound must not be above the second"),
     ],
 )
@@ -119,7 +119,7 @@ def test_a_size_has_a_name_or_four_numbers_and_a_budget_may_follow_it() -> None:
 @pytest.mark.parametrize("path", ["/etc/passwd", "../other", "data/../../x", "", "a\0b"])
 def test_paths_stay_inside_the_project(path: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be relative and stay inside the project"):
-        inside(tmp_path, path, "params.yaml: domains.x.path")
+        inside(tmp_path, path, "params.yaml", "domains.x.path")
 
 
 def test_a_link_out_of_the_project_is_refused(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_link_out_of_the_project_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "project/data").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="is a link to a place outside the project"):
-        inside(tmp_path / "project", "data", "params.yaml: domains.x.path")
+        inside(tmp_path / "project", "data", "params.yaml", "domains.x.path")
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_a_link_out_of_the_project_is_refused(tmp_path: Path) -> None:
             "a: !!python/object/apply:os.system ['true']\n",
             r"params.yaml:1: not valid YAML here: could not determine",
         ),
-        ("- 1\n", r"params.yaml: holds list, not a mapping"),
-        ("", r"params.yaml: holds NoneType, not a mapping"),
+        ("- 1\n", r"params.yaml: contains list, not a mapping"),
+        ("", r"params.yaml: contains NoneType, not a mapping"),
         ("a: \xff\n".encode("latin-1"), r"params.yaml.*not valid YAML"),
     ],
 )

@@ -41,20 +41,20 @@ def test_an_upgrade_is_said_refused_and_built_anew(accepted: Project, upgraded: 
     assert plan.code == 2
     assert plan.out.rstrip().endswith(
         "this version of olmix computes evaluate, train, validate differently from the one that wrote build/; to build "
-        "again, run dvc repro -f keys, then dvc repro"
+        "again, run `dvc repro -f keys`, then `dvc repro`"
     )
     write_task(accepted.root / "data/tasks/code-task.jsonl", documents("code", 20, version=5))
     ran = accepted.command("dvc", "repro")
     version = RECIPE_VERSION
     assert ran.code != 0
     assert (
-        f"error: build/keys/evaluate.json: says version 1.{version} of evaluate, and this olmix computes version "
-        f"1.{version + 1}; run dvc repro -f keys, then dvc repro\n"
+        f"error: build/keys/evaluate.json: written by another version of olmix (evaluate 1.{version}; this one is "
+        f"1.{version + 1}); run `dvc repro -f keys`, then `dvc repro`\n"
     ) in ran.err
     accepted.write("mixtures/accepted.yaml", "domains: {}\n")
     assert accepted.command("olmix", "accept").err == (
         "error: this version of olmix computes evaluate, train, validate differently from the one that wrote build/; "
-        "to build again, run dvc repro -f keys, then dvc repro\n"
+        "to build again, run `dvc repro -f keys`, then `dvc repro`\n"
     )
     accepted.dvc("repro", "-q", "-f", "keys")
     ran = accepted.repro()
@@ -78,7 +78,7 @@ def test_keys_that_dvc_takes_for_current_are_said_and_the_way_out_works(accepted
     assert accepted.repro().stages == []
     advice = (
         "the keys in build/keys are out of date for propose, which DVC cannot see (it happens after a merge); "
-        "to build again, run dvc repro -f keys, then dvc repro\n"
+        "to build again, run `dvc repro -f keys`, then `dvc repro`\n"
     )
     assert accepted.olmix("plan").out.endswith(f"\n{advice}")
     assert accepted.command("olmix", "accept").err == f"error: {advice}"
@@ -102,8 +102,11 @@ def test_a_run_of_another_version_or_recipe_is_no_run_here(accepted: Project, mo
     record = orjson.loads(path.read_bytes())
     assert path.stem in read_runs(HERE, True, recipe)
     for other, message in (
-        ({**record, "version": 1}, r"a run of version 1, this olmix has 2; dvc repro -f -s train trains again"),
-        ({**record, "recipe": {**record["recipe"], "clip": 2.0}}, r"not a run of the recipe of params.yaml: proxy"),
+        ({**record, "version": 1}, r"a run of recipe version 1, but this olmix has 2; run `dvc repro -f -s train`"),
+        (
+            {**record, "recipe": {**record["recipe"], "clip": 2.0}},
+            r"trained with another recipe than params.yaml: proxy",
+        ),
     ):
         path.chmod(0o644)
         write_json(path, other)
@@ -119,7 +122,7 @@ def test_evaluations_of_two_versions_of_a_task_are_no_swarm(accepted: Project, m
     content = orjson.loads(path.read_bytes())
     path.unlink()
     write_json(path, {**content, "version": 1})
-    with pytest.raises(DataError, match=r"a run of version 1, and this olmix has 2"):
+    with pytest.raises(DataError, match=r"a run of recipe version 1, but this olmix has 2"):
         read_results(HERE, coordinates, tasks)
     content["tasks"]["math-task"]["identity"] = "of before"
     write_json(path, content)
@@ -131,13 +134,13 @@ def test_a_key_that_is_not_of_these_parameters_stops_the_stage(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     text = (REPOSITORY / HERE.params).read_text()
     HERE.params.write_text(text)
-    with pytest.raises(PipelineError, match=r"build/keys/fit.json: missing or damaged; run dvc repro -f keys"):
+    with pytest.raises(PipelineError, match=r"build/keys/fit.json: missing or damaged; run `dvc repro -f keys`"):
         params_for(HERE, "fit")
     write_keys(params_for_text(text))
     params_for(HERE, "fit")
     HERE.params.write_text(text.replace("folds: 5", "folds: 4"))
     params_for(HERE, "plan")
-    with pytest.raises(PipelineError, match=r"build/keys/fit.json: not of this params.yaml"):
+    with pytest.raises(PipelineError, match=r"build/keys/fit.json: out of date for params.yaml"):
         params_for(HERE, "fit")
 
 

@@ -146,7 +146,7 @@ def test_digests_that_look_like_numbers_survive_yaml() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "old.yaml: not a mixture file: no mapping `domains`"),
+        ([], "old.yaml: not a mixture file: it has no mapping `domains`"),
         ({"domains": {"a": 0.5}}, "old.yaml: domains.a: not a line of weight, tokens and digest"),
         ({"domains": {"a": {"weight": 1.0}}}, "old.yaml: domains.a: digest, tokens missing"),
         ({"domains": {"a": {"weight": "x", "tokens": 1, "digest": "0"}}}, "domains.a: weight 'x' is not a number"),

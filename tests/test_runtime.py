@@ -73,7 +73,7 @@ def test_slurm_is_given_its_settings(slurm: Cluster, tmp_path: Path) -> None:  #
 
 
 def test_gpus_are_shared_out_a_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"runtime\.yaml: device: cuda, and there is no GPU here; set it to auto or"):
+    with pytest.raises(ConfigError, match=r"runtime\.yaml: device: cuda, but there is no GPU here; set it to auto or"):
         opened(tmp_path, device="cuda")
     monkeypatch.setattr(runtime_module, "count_gpus", lambda: 4)
     engine = opened(tmp_path)

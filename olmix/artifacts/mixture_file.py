@@ -19,6 +19,7 @@ from olmix.errors import MixtureError
 from olmix.files import read_yaml, write_bytes
 
 DECIMALS = 6
+_NO_LINE = "not a line of weight, tokens and digest"
 # What sections that people write by hand must hold, for what is shown of them.
 _NUMBERS = {"target": ("tokens", "repetition"), "measured": ("bpb", "seeds")}
 
@@ -52,23 +53,23 @@ class MixtureFile:
 def parse_mixture(content: object, where: str) -> MixtureFile:
     """A parsed mixture file; raises MixtureError naming `where` and the domain."""
     if not isinstance(content, dict) or not isinstance(content.get("domains"), dict):
-        raise MixtureError(f"{where}: not a mixture file: no mapping `domains`")
+        raise MixtureError("not a mixture file: it has no mapping `domains`", file=where)
     known = {"domains", "tokenizer", "dataset", "base", "reuse"}
     base = content.get("base") or {"domains": {}}
     if not isinstance(base, dict) or not isinstance(base.get("domains"), dict):
-        raise MixtureError(f"{where}: base: not a mixture: no mapping `domains`")
+        raise MixtureError("not a mixture: it has no mapping `domains`", file=where, key="base")
     for name, row in content["domains"].items():
         if not isinstance(row, dict) or not isinstance(row.get("repetition", 0.0), int | float):
-            raise MixtureError(f"{where}: domains.{name}: not a line of weight, tokens and digest")
+            raise MixtureError(_NO_LINE, file=where, key=f"domains.{name}")
     for key, needed in _NUMBERS.items():
         section = content.get(key)
         if section is not None and not all(isinstance(section, dict) and _is_number(section.get(n)) for n in needed):
-            raise MixtureError(f"{where}: {key}: write {' and '.join(needed)}, each a number, or leave {key} out")
+            raise MixtureError(f"write {' and '.join(needed)}, each a number, or leave {key} out", file=where, key=key)
     return MixtureFile(
         mixture=_mixture(content, where),
         uses={name: Use(row.get("repetition"), row.get("capped")) for name, row in content["domains"].items()},
         dataset=content.get("dataset"),
-        base=_mixture(base, f"{where}: base"),
+        base=_mixture(base, where, "base."),
         reuse=_reuse(content.get("reuse"), where),
         sections={key: value for key, value in content.items() if key not in known},
     )
@@ -78,10 +79,10 @@ def _reuse(content: Any, where: str) -> Reuse | None:
     if content is None:
         return None
     if not isinstance(content, dict) or content.get("mode") not in ("full", "none"):
-        raise MixtureError(f"{where}: reuse: write the mode (full or none) and the domains to recompute")
+        raise MixtureError("write the mode (full or none) and the domains to recompute", file=where, key="reuse")
     recompute = content.get("recompute") or []
     if not isinstance(recompute, list) or any(not isinstance(name, str) for name in recompute):
-        raise MixtureError(f"{where}: reuse.recompute: {recompute!r} is not a list of domains")
+        raise MixtureError(f"{recompute!r} is not a list of domains", file=where, key="reuse.recompute")
     return Reuse(content["mode"], tuple(recompute))
 
 
@@ -90,25 +91,27 @@ def read_mixture(path: Path) -> MixtureFile:
     return parse_mixture(read_yaml(path), str(path))
 
 
-def _mixture(content: Mapping[str, Any], where: str) -> Mixture:
+def _mixture(content: Mapping[str, Any], where: str, section: str = "") -> Mixture:
     shares = {}
     for name, row in content["domains"].items():
-        place = f"{where}: domains.{name}"
+        key = f"{section}domains.{name}"
         if not isinstance(name, str) or not isinstance(row, dict):
-            raise MixtureError(f"{place}: not a line of weight, tokens and digest")
+            raise MixtureError(_NO_LINE, file=where, key=key)
         missing = sorted({"weight", "tokens", "digest"} - set(row))
         if missing:
-            raise MixtureError(f"{place}: {', '.join(missing)} missing; a line has weight, tokens and digest")
+            raise MixtureError(
+                f"{', '.join(missing)} missing; a line has weight, tokens and digest", file=where, key=key
+            )
         weight, tokens = row["weight"], row["tokens"]
         if not _is_number(weight):
-            raise MixtureError(f"{place}: weight {weight!r} is not a number")
+            raise MixtureError(f"weight {weight!r} is not a number", file=where, key=key)
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens <= 0:
-            raise MixtureError(f"{place}: tokens {tokens!r} is not a positive whole number")
-        shares[name] = Share(float(weight), tokens, from_hex(row["digest"], place))
+            raise MixtureError(f"tokens {tokens!r} is not a positive whole number", file=where, key=key)
+        shares[name] = Share(float(weight), tokens, from_hex(row["digest"], where, key))
     try:
         return Mixture(shares, content.get("tokenizer"))
     except MixtureError as error:
-        raise MixtureError(f"{where}: {error}") from None
+        raise error.at(file=where, key=section.rstrip(".") or None) from None
 
 
 def _is_number(value: object) -> bool:

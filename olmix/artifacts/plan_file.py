@@ -31,12 +31,12 @@ def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
 def dataset_from_json(content: Any, where: str, tokenizer: str | None = None) -> Dataset:
     """A dataset version from `{domain: {digest, tokens, source}}`; raises MixtureError naming `where`."""
     if not isinstance(content, dict):
-        raise MixtureError(f"{where}: not a dataset: write {{domain: {{digest, tokens, source}}}}")
+        raise MixtureError("not a dataset", file=where, way_out="write {domain: {digest, tokens, source}}")
     domains = {}
     for name, row in content.items():
         if not isinstance(row, dict) or not isinstance(row.get("tokens"), int) or "digest" not in row:
-            raise MixtureError(f"{where}: {name}: a domain has a digest (hexadecimal) and tokens (a whole number)")
-        domains[name] = Domain(from_hex(row["digest"], f"{where}: {name}"), row["tokens"], row.get("source"))
+            raise MixtureError("needs a digest (hexadecimal) and tokens (a whole number)", file=where, key=str(name))
+        domains[name] = Domain(from_hex(row["digest"], where, str(name)), row["tokens"], row.get("source"))
     return Dataset(domains, tokenizer)
 
 

@@ -27,7 +27,7 @@ def count(value: object) -> object:
     if isinstance(value, str):
         match = _COUNT.fullmatch(value.replace("_", "").strip())
         if match is None:
-            raise ValueError("write a whole number, or one with k, M, B or T behind it, such as 200k or 1T")
+            raise ValueError("write a whole number, or a number with k, M, B or T, such as 200k or 1T")
         number = float(match[1]) * _SUFFIXES.get(match[2].lower(), 1)
         if not math.isfinite(number) or number != int(number):
             raise ValueError("write a whole number")
@@ -39,7 +39,7 @@ def _name(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not text; put the name in quotes")
     if not _NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name; use a-z, 0-9, _ and -, start with a letter or digit, at most 64")
+        raise ValueError(f"{value!r} is not a name; use at most 64 of a-z, 0-9, _ and -, the first a letter or digit")
     return value
 
 
@@ -48,8 +48,8 @@ def _task(value: object) -> object:
         raise ValueError(f"{value!r} is not text; put the name in quotes")
     if not _TASK.fullmatch(value):
         raise ValueError(
-            f"{value!r} is not the name of a task; use A-Z, a-z, 0-9 and _ - . :, start with a letter or digit, "
-            "at most 128"
+            f"{value!r} is not the name of a task; use at most 128 of A-Z, a-z, 0-9 and _ - . :, the first a letter or "
+            "digit"
         )
     return value
 
@@ -78,7 +78,7 @@ def parse_count(text: str) -> int:
 def check(path: Path, content: object, model: type[Model]) -> Model:
     """`content` of the file `path` as `model`; raises ConfigError that names every offending key in one line."""
     if not isinstance(content, dict):
-        raise ConfigError(f"holds {type(content).__name__}, not a mapping of keys", file=path)
+        raise ConfigError(f"contains {type(content).__name__}, not a mapping of keys", file=path)
     for key in _beyond_64_bits(content):
         raise ConfigError("a whole number of more than 64 bits", file=path, key=key, way_out="write a smaller one")
     try:
@@ -110,13 +110,13 @@ def _explain(error: Any, model: type[BaseModel]) -> tuple[str, str]:
     ]
     key = ".".join(str(part) for part in location)
     if location[:1] == ["domains"] and location[2:] == ["description"]:
-        return key, "descriptions stand together under the key `descriptions`, where an edit re-runs nothing"
+        return key, "write descriptions under the top-level key `descriptions`, where an edit re-runs nothing"
     if error["type"] == "extra_forbidden":
         return key, _unknown(location, model)
     if location == ["proxy"] and error["input"] == "external":
-        return key, "external is a key of it; write `external: true` under proxy, beside the other keys"
+        return key, "external is a key of proxy; write `external: true` there, beside the other keys"
     if error["type"] == "missing":
-        return key, "missing; " + ("dvc.yaml names it, write `sources: {}`" if key == "sources" else "add it")
+        return key, "missing; " + ("dvc.yaml needs it, write `sources: {}`" if key == "sources" else "add it")
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:] if error["type"] != "value_error" else message
     shown = error["input"]
@@ -127,9 +127,9 @@ def _explain(error: Any, model: type[BaseModel]) -> tuple[str, str]:
 def _unknown(location: list[Any], model: type[BaseModel]) -> str:
     """What to say of a key that is not known."""
     if location[0] == "proxy" and location[-1] in Size.__dataclass_fields__:
-        return "stands under proxy.size now; write size: {layers: ..., heads: ..., width: ..., hidden: ...}"
+        return "belongs under proxy.size; write `size: {layers: ..., heads: ..., width: ..., hidden: ...}`"
     if location[0] == "domains" and location[-1] == "partition_by":
-        return "shards that hold several domains stand under `sources`, beside `domains`"
+        return "shards with several domains belong under `sources`, beside `domains`"
     close = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1)
     return "unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")
 

@@ -47,44 +47,44 @@ class OlderSwarm(_Options):
     metrics: Path
     """Its results."""
     domains: Annotated[dict[str, str], Flag("also-domain", "OLD=NEW")] = Field(default_factory=dict)
-    """What a domain of the older swarms is called in the newest one, where the names differ."""
+    """New name of a domain of the older swarms, where the newest swarm has another."""
 
 
 class FitOptions(_Options):
     """Options of a fit: the keys of the YAML file, and their help on the command line."""
 
     ratios: Path
-    """CSV or parquet with a row a run: an id (run or run_id) and the weight of every domain."""
+    """CSV or parquet with one row per run: an id (run or run_id) and the weight of every domain."""
     metrics: Path
-    """CSV or parquet with a row a run: the same ids and the BPB of every metric."""
+    """CSV or parquet with one row per run: the same ids and the BPB of every metric."""
     priors: Path | None = None
-    """JSON or YAML: {relative_sizes, token_counts}, or tokens by domain; without it nothing is proposed."""
+    """JSON or YAML: {relative_sizes, token_counts}, or tokens by domain; without it, nothing is proposed."""
     reference: Literal["priors", "natural", "uniform"] = "priors"
-    """What the KL term pulls to: relative_sizes where the priors give them, the token counts, or equal shares."""
+    """What the KL term pulls towards: relative_sizes if the priors give them, the token counts, or equal shares."""
     law: str = FitSettings.law
-    """auto, or a law by name (a wrong one lists them)."""
+    """auto, or the name of a law (a wrong name lists them)."""
     kl: Weight = Field(default=0.05, alias="lambda")
     """Weight of the KL term, in BPB."""
     target_tokens: Annotated[Count | None, Flag("target-tokens", "N")] = None
-    """Tokens of the target run, such as 1T; without it no domain has a cap."""
+    """Tokens of the target run, such as 1T; without it, no domain has a cap."""
     repetition: Annotated[Finite, Field(gt=0)] = 4.0
     """How often the target run may read a domain."""
     preset: str | None = None
-    """Declared tasks: olmes-52, or a YAML file of your own."""
+    """Task preset: olmes-52, or a YAML file of your own."""
     groups: Annotated[dict[str, Members], Flag("group", "TASK=A,B")] = Field(default_factory=dict)
-    """A task that is the mean of metrics."""
+    """Make one task of the mean of these metrics."""
     weights: Annotated[dict[str, Weight], Flag("weight", "TASK=W")] = Field(default_factory=dict)
     """Weight of a task, or of each task of a preset's family; 1 unless given."""
     drop: Annotated[list[str], Flag("drop", "METRIC")] = Field(default_factory=list)
     """Leave this metric out."""
     runs: Annotated[int, Field(gt=0)] | None = None
-    """Use only so many runs, chosen as train_test_split(train_size=RUNS, random_state=SEED) does."""
+    """Use this many runs, chosen as scikit-learn's train_test_split(train_size=RUNS, random_state=SEED) does."""
     ids: Path | None = None
-    """Use only the runs of this file, one id a line."""
+    """Use only the runs in this file, one id per line."""
     mask: Path | None = None
-    """Table of runs and tasks, 0 where a run does not count for a task."""
+    """Table of runs and tasks, with 0 where a run does not count for a task."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = FitSettings.seed
-    """Seed of --runs, of the folds and of the bootstrap."""
+    """Seed for --runs, the folds and the bootstrap."""
     also: Annotated[list[OlderSwarm], Flag("also", "RATIOS METRICS")] = Field(default_factory=list)
     """An older swarm that joins the fit."""
     folds: Annotated[int, Field(gt=1)] = FitSettings.folds
@@ -105,9 +105,9 @@ class FitOptions(_Options):
         if self.priors is None and (self.target_tokens is not None or self.reference != "priors"):
             raise ValueError("priors: missing; target tokens and a reference need the tokens of the domains")
         if self.preset and self.groups:
-            raise ValueError("preset and groups: name one of them; a preset of your own can hold both")
+            raise ValueError("preset and groups: give only one of them; a preset of your own can have groups")
         if self.runs is not None and self.ids is not None:
-            raise ValueError("runs and ids: name one of them")
+            raise ValueError("runs and ids: give only one of them")
         return self
 
     def settings(self) -> FitSettings:
@@ -119,11 +119,13 @@ def read_options(file: Path | None, given: Mapping[str, Any]) -> FitOptions:
     """The options of a YAML file, under those `given` on the command line; raises ConfigError, one line."""
     content = read_yaml(file) if file is not None else {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{file}: holds {type(content).__name__}, not a mapping of options")
+        raise ConfigError(f"contains {type(content).__name__}, not a mapping of options", file=file)
     merged = {**content, **given}
     for key in ("ratios", "metrics") if file is None else ():
         if key not in merged:
-            raise ConfigError(f"{key}: missing; name the files, olmix fit RATIOS METRICS, or in --config")
+            raise ConfigError(
+                "missing", key=key, way_out="give both files, as `olmix fit RATIOS METRICS`, or name them in --config"
+            )
     try:
         return check(COMMAND, merged, FitOptions)
     except ConfigError as error:
@@ -139,7 +141,7 @@ def older_swarms(files: Sequence[tuple[Path, Path]], names: Mapping[str, str]) -
     known = [set(read_result_table(ratios).columns) for ratios, _ in files]
     strange = sorted(set(names) - set().union(*known))
     if strange:
-        raise ConfigError(f"--also-domain: {', '.join(strange)}: no older swarm has such a domain")
+        raise ConfigError(f"{', '.join(strange)}: no older swarm has such a domain", key="--also-domain")
     return [
         {"ratios": ratios, "metrics": metrics, "domains": {old: new for old, new in names.items() if old in columns}}
         for (ratios, metrics), columns in zip(files, known, strict=True)

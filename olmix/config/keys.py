@@ -22,7 +22,7 @@ from olmix.project import Project
 from olmix.proxy.recipe import RECIPE_VERSION
 
 STAGE = "keys"
-AGAIN = f"run dvc repro -f {STAGE}, then dvc repro"
+AGAIN = f"run `dvc repro -f {STAGE}`, then `dvc repro`"
 # Raise a stage's version when it writes something else for the same inputs. When a proxy or its evaluation computes
 # something else, raise RECIPE_VERSION: runs and evaluations that exist are found by it, and by no stage's version.
 VERSIONS = {
@@ -136,12 +136,13 @@ def params_for(project: Project, stage: str) -> Params:
     if known == key:
         return params
     if not known:
-        raise PipelineError(f"{path}: missing or damaged; {AGAIN}")
+        raise PipelineError("missing or damaged", file=path, way_out=AGAIN)
     if known.get("version") == key["version"]:
-        raise PipelineError(f"{path}: not of this params.yaml; {AGAIN}")
+        raise PipelineError("out of date for params.yaml", file=path, way_out=AGAIN)
     raise PipelineError(
-        f"{path}: says version {known.get('version')} of {stage}, and this olmix computes version {key['version']}; "
-        f"{AGAIN}"
+        f"written by another version of olmix ({stage} {known.get('version')}; this one is {key['version']})",
+        file=path,
+        way_out=AGAIN,
     )
 
 
@@ -176,7 +177,7 @@ def stale(params: Params) -> Stale:
     path = params.project.pipeline
     declared = read_yaml(path) if path.exists() else {}
     if not isinstance(declared, dict) or STAGE not in (declared.get("stages") or {}):
-        raise PipelineError(f"{path}: no stage {STAGE!r}; run `olmix init --upgrade`")
+        raise PipelineError(f"no stage {STAGE!r}", file=path, way_out="run `olmix init --upgrade`")
     found = set(stale_stages(params.project.root))
     changed, upgraded = set(), False
     for stage, key in stage_keys(params).items():

@@ -58,18 +58,18 @@ def _format(value: object) -> object:
 
 
 def _values(value: object) -> object:
-    """The values of a field that are kept: one, or a list of some."""
+    """The values of a field to read: one, or a list."""
     values = value if isinstance(value, list) else [value]
     if not values or any(not isinstance(item, str | int | bool) for item in values):
-        raise ValueError("write a text, a whole number, true or false, or a list of them")
+        raise ValueError("write a string, a whole number, true or false, or a list of them")
     return values
 
 
 def _others(value: object) -> object:
-    """The values of a field that are not kept, null for a missing one: one, or a list of some."""
+    """The values of a field to leave out, null for a missing one: one, or a list."""
     values = value if isinstance(value, list) else [value]
     if not values or any(item is not None and not isinstance(item, str | int | bool) for item in values):
-        raise ValueError("write a text, a whole number, true, false or null, or a list of them")
+        raise ValueError("write a string, a whole number, true, false or null, or a list of them")
     return values
 
 
@@ -86,15 +86,15 @@ class ShardsConfig(Section):
     """A folder of shards and how documents are read from them."""
 
     path: str
-    """Folder of the shards, relative to the project; or of the manifest.yaml that `olmix scan` wrote for shards that
-    lie elsewhere."""
+    """Folder of the shards, relative to the project; or of the manifest.yaml that `olmix scan` wrote for shards
+    outside the project."""
     format: Annotated[str | None, BeforeValidator(_format)] = None
-    """jsonl, jsonl.gz, jsonl.zst, parquet, txt, npy, megatron or datatrove; told by the files' names when left out."""
+    """jsonl, jsonl.gz, jsonl.zst, parquet, txt, npy, megatron or datatrove; by default, found from the files' names."""
     text: str = "text"
-    """Field that holds a document's text, in formats that have fields; `content.body` for a nested one."""
+    """Field with a document's text, in formats that have fields; `content.body` for a nested one."""
     where: dict[str, Annotated[list[str | int | bool], BeforeValidator(_values)]] = Field(default_factory=dict)
     """Fields and the values to read, such as {language: en, quality: [high, medium]}: a document is
-    read when all of them fit."""
+    read if all of them match."""
     where_not: dict[str, Annotated[list[str | int | bool | None], BeforeValidator(_others)]] = Field(
         default_factory=dict
     )
@@ -111,20 +111,20 @@ class DomainConfig(ShardsConfig):
     """A domain: a folder of shards."""
 
     dtype: Literal["uint16", "uint32"] | None = None
-    """Type of the ids in token arrays that do not say it themselves (raw .npy, .ds)."""
+    """Type of the ids in token arrays whose files do not give it (raw .npy, .ds)."""
     source: str | None = None
     """Domains that name the same source are sampled as its topics: sparsely, and against each other."""
     tokens: Count | None = None
-    """Tokens of the whole domain, when the shards are only a sample of it; counted or estimated when left out."""
+    """Tokens of the whole domain, if the shards are only a sample of it; by default, counted or estimated."""
 
 
 class SourceConfig(ShardsConfig):
-    """Shards that hold several domains, which a field tells apart."""
+    """Shards with documents of several domains, told apart by a field."""
 
     partition_by: str
     """Field that names a document's topic. The topic `Art` of the source `web` is the domain `web-art`."""
     names: dict[str, Name] = Field(default_factory=dict)
-    """What topics are called instead, such as {C#: c-sharp}: the domain is then `web-c-sharp`."""
+    """Other names for topics, such as {C#: c-sharp}: the domain is then `web-c-sharp`."""
 
 
 class TokenizerConfig(Section):
@@ -132,27 +132,27 @@ class TokenizerConfig(Section):
 
     path: str
     """A Hugging Face tokenizer.json; tokenizers/bytes.json makes every byte a token, and tokenizers/ids.json is for
-    corpora that are token ids already."""
+    corpora that are already token ids."""
     end_of_document: Annotated[str | int, Field(union_mode="left_to_right")]
-    """The token that closes a document, or its id."""
+    """The token that ends a document, or its id."""
 
 
 class TasksConfig(Section):
     """The held-out text that proxies are measured on."""
 
     path: str
-    """Folder with a file <task>.jsonl for each task, a JSON object with `prompt` and `continuation` a line."""
+    """Folder with a file <task>.jsonl for each task: one JSON object with `prompt` and `continuation` per line."""
     families: dict[Name, list[TaskName]] = Field(min_length=1)
-    """Tasks by family; a task belongs to one. A task's name may hold capitals, `:` and `.` besides."""
+    """Tasks by family; a task belongs to one. The name of a task may also contain capitals, `:` and `.`."""
 
     @model_validator(mode="after")
     def _distinct(self) -> TasksConfig:
         names = self.names
         if not names:
-            raise ValueError("no tasks; name at least one")
+            raise ValueError("no tasks; list at least one")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)}: named twice; a task belongs to one family")
+            raise ValueError(f"{', '.join(twice)}: listed twice; a task belongs to one family")
         return self
 
     @property
@@ -165,7 +165,7 @@ class ObjectiveConfig(Section):
     """What the mixture is chosen to lower: the weighted mean of the tasks' BPB."""
 
     weights: dict[TaskName, Annotated[Finite, Field(ge=0)]] = Field(default_factory=dict)
-    """Weight of a task, or of each task of a family; 1 where nothing is said. Only their proportions matter."""
+    """Weight of a task, or of each task of a family; 1 if not given. Only their proportions matter."""
 
 
 class TargetConfig(Section):
@@ -183,7 +183,7 @@ class ReuseConfig(Section):
     mode: Literal["full", "none"] = "full"
     """`full` keeps the accepted proportions of unchanged domains; `none` recomputes every domain."""
     recompute: list[Name] = Field(default_factory=list)
-    """Unchanged domains to recompute all the same (partial reuse)."""
+    """Unchanged domains to recompute anyway (partial reuse)."""
 
 
 class SwarmConfig(Section):
@@ -196,15 +196,15 @@ class SwarmConfig(Section):
     concentration: Annotated[
         tuple[Annotated[Finite, Field(gt=0)], Annotated[Finite, Field(gt=0)]], Field(strict=False)
     ] = (1.0, 16.0)
-    """Range of the Dirichlet concentration around the natural distribution; low varies more."""
+    """Range of the Dirichlet concentration around the natural distribution; low values vary more."""
     floor: Annotated[Finite, Field(ge=0, lt=1)] = 1e-4
     """Least share of a source in any run; 0.01 calibrates small swarms better."""
     topic_minimum: Annotated[Finite, Field(ge=0, lt=1)] = 0.05
     """A topic that would get less of its source than this is left out of that run."""
     repeats: Annotated[int, Field(gt=0)] = 1
-    """Runs of each mixture, each with a seed of its own: they show the noise of a run and average it out."""
+    """Runs per mixture, each with its own seed: they show the noise of a run and average it out."""
     simulate_repetition: bool = False
-    """true: a proxy is shown so little of each domain that it repeats it as often as the target run will."""
+    """true: cut each domain so that a proxy repeats it as often as the target run will."""
 
     @model_validator(mode="after")
     def _ordered(self) -> SwarmConfig:
@@ -244,14 +244,14 @@ def _budget(value: object) -> object:
         match = _MULTIPLE.fullmatch(text)
         if match is not None:
             if not 0 < float(match[1]) <= LARGEST_MULTIPLE:
-                raise ValueError(f"write a multiple above 0 and up to {LARGEST_MULTIPLE:,}, such as 5x")
+                raise ValueError(f"write a multiple above 0, up to {LARGEST_MULTIPLE:,}, such as 5x")
             return text
     try:
         tokens = count(value)
     except ValueError:
         tokens = None
     if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 < tokens < 2**63:
-        raise ValueError("write a whole number above 0 such as 200k, a multiple such as 5x, or auto")
+        raise ValueError("write a whole number above 0, such as 200k, a multiple, such as 5x, or auto")
     return tokens
 
 
@@ -262,22 +262,22 @@ class ProxyConfig(Section):
     """true: the swarm is trained elsewhere; `dvc repro` writes build/ratios.csv and waits for external/metrics.csv."""
 
     size: Annotated[SizeConfig, BeforeValidator(_size)]
-    """100k (the sample's), 1m, 15m (for real work), 30m, 60m or 190m, or {layers, heads, width, hidden}."""
+    """100k (as in the sample), 1m, 15m (for real work), 30m, 60m or 190m, or {layers, heads, width, hidden}."""
     sequence_length: Annotated[int, Field(gt=1)]
-    """Tokens of a sequence."""
+    """Tokens per sequence."""
     tokens: Annotated[int | str, BeforeValidator(_budget)]
-    """Tokens of a run, rounded down to whole batches: a count, a multiple such as 5x of 20 tokens a parameter, or auto,
-    which is 5x for 15m and up."""
+    """Tokens of a run, rounded down to whole batches: a count, a multiple such as 5x of 20 tokens per parameter, or
+    auto, which is 5x for 15m and up."""
     batch_size: Annotated[int, Field(gt=0)]
-    """Sequences of a step."""
+    """Sequences per step."""
     learning_rate: Annotated[Finite, Field(gt=0)]
     """Peak learning rate of AdamW."""
     warmup: Annotated[Finite, Field(ge=0, lt=1)] = 0.05
-    """Share of the steps in which the learning rate rises."""
+    """Fraction of the steps during which the learning rate rises."""
     final_fraction: Annotated[Finite, Field(ge=0, le=1)] = 0.1
     """Learning rate at the end of the cosine, as a fraction of the peak."""
     weight_decay: Annotated[Finite, Field(ge=0)] = 0.1
-    """Weight decay of matrices."""
+    """Weight decay of the matrices."""
     beta1: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
     """AdamW's first decay rate."""
     beta2: Annotated[Finite, Field(ge=0, lt=1)] = 0.95
@@ -285,10 +285,10 @@ class ProxyConfig(Section):
     clip: Annotated[Finite, Field(gt=0)] = 1.0
     """Largest norm of the gradient."""
     seed: int = 0
-    """Seed of initialisation and data order, one for all runs of a swarm: their differences are the mixture's."""
+    """Seed of initialisation and data order, the same for all runs of a swarm, so that only their mixtures differ."""
     keep_weights: bool = True
-    """false drops a run's weights once it is evaluated, where they are too big to keep; tasks that come later cannot be
-    evaluated on it."""
+    """false: drop a run's weights once it is evaluated, if they are too big to keep; tasks that are added later cannot
+    be evaluated on it."""
 
     @property
     def shape(self) -> Size:
@@ -317,18 +317,18 @@ def _law(value: object) -> object:
 
 
 class FitConfig(Section):
-    """The law, one a task."""
+    """The law; one is fitted per task."""
 
     law: Annotated[str, BeforeValidator(_law)] = AUTO
     """`auto` takes the law that predicts unseen runs best, by cross-validation; log-linear is the reference."""
     delta: Annotated[Finite, Field(gt=0)] = 0.02
     """Residual, in BPB, at which the Huber loss turns from squared to linear."""
     ridge: Annotated[Finite, Field(ge=0)] = 1e-8
-    """Ridge on the coefficients' deviation from their mean; tiny, it only makes the optimum unique."""
+    """Ridge on the coefficients' deviation from their mean; so small that it only makes the optimum unique."""
     folds: Annotated[int, Field(gt=1)] = 5
     """Folds of the cross-validation behind the diagnostics."""
     replicates: Annotated[int, Field(ge=0)] = 60
-    """Bootstrap replicates over runs behind the uncertainty; 0 switches it off."""
+    """Bootstrap replicates over runs, for the uncertainty; 0 switches it off."""
     seed: int = 0
     """Seed of folds and bootstrap."""
 
@@ -344,7 +344,7 @@ class ValidateConfig(Section):
     """Measuring the proposal by training it."""
 
     seeds: Annotated[int, Field(ge=0)] = 3
-    """Fresh seeds with which the proposal and its baselines are trained; 0 switches it off."""
+    """Fresh seeds to train the proposal and its baselines with; 0 switches validation off."""
 
 
 class Params(Section):
@@ -353,9 +353,9 @@ class Params(Section):
     domains: dict[Name, DomainConfig] = Field(default_factory=dict)
     """The domains, by name."""
     sources: dict[Name, SourceConfig]
-    """Shards that hold several domains each, by the name of the source: every topic is a domain."""
+    """Shards with several domains each, by the name of the source: every topic is a domain."""
     descriptions: dict[Name, str] = Field(default_factory=dict)
-    """What people call the domains; cosmetic, nothing re-runs."""
+    """Names for people; cosmetic, changes re-run nothing."""
     tokenizer: TokenizerConfig
     tasks: TasksConfig
     objective: ObjectiveConfig
@@ -375,13 +375,13 @@ class Params(Section):
             raise ValueError(f"sources: {', '.join(twice)}: a domain has that name; rename one of them")
         if not self.sources and len(self.domains) < 2:
             only = f"only {next(iter(self.domains))}" if self.domains else "none"
-            raise ValueError(f"domains: {only}; a mixture needs two or more")
+            raise ValueError(f"domains: {only}; a mixture needs at least two")
         known = {*self.tasks.names, *self.tasks.families}
         unknown = sorted(set(self.objective.weights) - known)
         if unknown:
             raise ValueError(f"objective.weights: {', '.join(unknown)}: neither a task nor a family of tasks.families")
         if not any(self.task_weights().values()):
-            raise ValueError("objective.weights: all tasks have weight 0; give one of them more")
+            raise ValueError("objective.weights: all tasks have weight 0; give one of them a weight above 0")
         return self
 
     @property
@@ -433,9 +433,11 @@ class Params(Section):
         """
         config = self.domains.get(name) or self.sources.get(name)
         if config is None:
-            raise ConfigError(f"params.yaml: domains: no domain {name!r}; there are {', '.join(self.entries)}")
+            raise ConfigError(
+                f"no domain {name!r}; the domains are {', '.join(self.entries)}", file="params.yaml", key="domains"
+            )
         section = "domains" if name in self.domains else "sources"
-        folder = self.project.inside(config.path, f"params.yaml: {section}.{name}.path")
+        folder = self.project.inside(config.path, f"{section}.{name}.path")
         reading = config.reading()
         if tokenizer is not None:
             reading = replace(reading, vocabulary=tokenizer.vocabulary, end=tokenizer.end)
@@ -447,11 +449,11 @@ class Params(Section):
 
     def tokenizer_path(self) -> Path:
         """The tokenizer.json, inside the project."""
-        return self.project.inside(self.tokenizer.path, "params.yaml: tokenizer.path")
+        return self.project.inside(self.tokenizer.path, "tokenizer.path")
 
     def task_path(self, task: str) -> Path:
         """The file of a task, inside the project."""
-        return self.project.inside(self.tasks.path, "params.yaml: tasks.path") / f"{task}.jsonl"
+        return self.project.inside(self.tasks.path, "tasks.path") / f"{task}.jsonl"
 
     def task_paths(self) -> list[Path]:
         """The files of all tasks, in the order of their names."""

@@ -32,5 +32,9 @@ def preflight(params: Params, plan: Plan) -> None:
     params.recipe(tokenizer.vocabulary)
     for task in params.tasks.names:
         if not params.task_path(task).exists():
-            raise DataError(f"{params.task_path(task)}: no such task; add the file or take it out of tasks.families")
+            raise DataError(
+                "no such task",
+                file=params.task_path(task),
+                way_out="add the file or remove the task from params.yaml: tasks.families",
+            )
         encode_task(read_task(params.task_path(task)), tokenizer, params.proxy.sequence_length)

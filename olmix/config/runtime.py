@@ -23,7 +23,7 @@ from olmix.runs.slurm import SlurmEngine, SlurmSettings
 
 def _workers(value: object) -> object:
     if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError("write auto, or a whole number of processes from 1 on")
+        raise ValueError("write auto, or a whole number of processes above 0")
     return value
 
 
@@ -34,35 +34,35 @@ def _device_name(value: object) -> object:
 
 
 class SlurmConfig(Section):
-    """A Slurm cluster, for `engine: slurm`; the project must lie on a file system that its nodes see."""
+    """A Slurm cluster, for `engine: slurm`; the project must be on a file system that its nodes share."""
 
     partition: str | None = None
     """Partition; the cluster's default when left out."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs of a run; it trains on the first."""
+    """GPUs per run; it trains on the first."""
     cpus: Annotated[int, Field(gt=0)] = 1
-    """Cores of a run; it trains on one thread, more only feed a GPU."""
+    """Cores per run; it trains on one thread, and more cores only feed a GPU."""
     memory: str | None = None
-    """Memory of a run as Slurm writes it, such as 8G."""
+    """Memory per run as Slurm writes it, such as 8G."""
     minutes: Annotated[int, Field(gt=0)] = 720
-    """Time limit of a run; one that does not come through goes on from its checkpoint in another job."""
+    """Time limit of a run; a run that needs longer continues from its checkpoint in another job."""
     array: Annotated[int, Field(gt=0)] = 1000
-    """Most runs of one job array; the cluster's own limit counts when it is lower."""
+    """Most runs in one job array; the cluster's own limit applies if it is lower."""
     python: str | None = None
-    """Command that starts Python on a node, where it is not the one that runs dvc."""
+    """Command that starts Python on a node, if it differs from the Python that runs DVC."""
     sbatch: list[str] = Field(default_factory=list)
-    """More options as they stand behind #SBATCH, such as --account=lm."""
+    """More options, as they follow #SBATCH, such as --account=lm."""
 
 
 class RayConfig(Section):
     """A Ray cluster, for `engine: ray`; it needs no shared file system, only olmix on its nodes."""
 
     address: str | None = None
-    """host:port of an existing cluster, or auto for one of this machine; a local one is started when left out."""
+    """host:port of an existing cluster, or auto for the one on this machine; by default, a local one is started."""
     cpus: Annotated[Finite, Field(gt=0)] = 1.0
-    """Cores of a run."""
+    """Cores per run."""
     gpus: Annotated[Finite, Field(ge=0)] = 0.0
-    """GPUs of a run; 0.5 lets two share one."""
+    """GPUs per run; with 0.5, two runs share one."""
 
 
 class Runtime(Section):
@@ -73,11 +73,11 @@ class Runtime(Section):
     workers: Annotated[int | str, BeforeValidator(_workers)] = "auto"
     """How many runs at a time. `auto` is one per GPU, or one per core without GPUs; on a cluster, as many as fit."""
     device: Annotated[str, BeforeValidator(_device_name)] = "auto"
-    """Device that proxies train on: `auto` is a GPU where there is one."""
+    """Device that proxies train on: `auto` is a GPU if there is one."""
     checkpoint_minutes: Annotated[Finite, Field(gt=0)] = 10.0
-    """Minutes between two checkpoints of a run; a shorter one writes none unless it is stopped."""
+    """Minutes between checkpoints of a run; a shorter run writes one only when it is stopped."""
     flops_per_second: Count | None = None
-    """Speed of all workers together, such as 250T, for the hours of `olmix plan`; else that of the last swarm."""
+    """Speed of all workers together, such as 250T, for the hours in `olmix plan`; by default, the last swarm's."""
     slurm: SlurmConfig = Field(default_factory=SlurmConfig)
     ray: RayConfig = Field(default_factory=RayConfig)
 
@@ -99,7 +99,7 @@ class Runtime(Section):
         gpus = count_gpus() if self.device in ("auto", "cuda") else 0
         if self.device == "cuda" and not gpus:
             raise ConfigError(
-                "cuda, and there is no GPU here", file="runtime.yaml", key="device", way_out="set it to auto or cpu"
+                "cuda, but there is no GPU here", file="runtime.yaml", key="device", way_out="set it to auto or cpu"
             )
         return LocalEngine(journal, Setup(self._device(gpus), seconds), most or gpus or cores(), gpus)
 

@@ -29,12 +29,14 @@ def to_hex(digest: int) -> str:
     return f"{digest:032x}"
 
 
-def from_hex(text: str, where: str) -> int:
-    """The digest written as up to 32 hexadecimal digits; raises MixtureError naming `where`."""
+def from_hex(text: str, where: str, key: str | None = None) -> int:
+    """The digest written as up to 32 hexadecimal digits; raises MixtureError naming `where` and `key`."""
     try:
         value = int(text, 16)
     except (TypeError, ValueError):
         value = -1
     if not 0 <= value < MODULUS:
-        raise MixtureError(f"{where}: digest {text!r} is not 128 bits in hexadecimal; write up to 32 digits")
+        raise MixtureError(
+            f"digest {text!r} is not 128 bits in hexadecimal", file=where, key=key, way_out="write up to 32 digits"
+        )
     return value
