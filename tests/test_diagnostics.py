@@ -58,9 +58,9 @@ def test_out_of_fold_does_not_depend_on_the_row_order():
 
 
 def test_fold_errors():
-    with pytest.raises(SwarmError, match="run id a is there 2 times"):
+    with pytest.raises(SwarmError, match="run id a occurs 2 times"):
         folds_of(["a", "b", "a"], 2, 0)
-    with pytest.raises(SwarmError, match="3 runs cannot be split into 5 folds"):
+    with pytest.raises(SwarmError, match="cannot split 3 runs into 5 folds"):
         folds_of(["a", "b", "c"], 5, 0)
     with pytest.raises(SwarmError, match="do not match"):
         out_of_fold(Remembers, observe(np.ones((3, 1)), np.ones((3, 1))), ["a"], 2, 0)

@@ -159,7 +159,7 @@ def test_a_missing_file_says_what_to_train_and_where_it_goes(here: Path) -> None
     assert message.startswith(
         f"external/metrics.csv: no such file: 12 of 12 runs to train elsewhere are missing: {ids[0]}, {ids[1]}, "
     )
-    assert f"{ids[4]} and 7 more; their weights are in build/ratios.csv; write a row for each" in message
+    assert f"{ids[4]} and 7 more; add a row for each (weights in build/ratios.csv)" in message
 
 
 def test_metrics_are_matched_by_id_whatever_their_order(here: Path) -> None:
@@ -197,9 +197,9 @@ def test_missing_and_extra_ids_are_counted_and_named(here: Path) -> None:
     metrics = read_metrics(HERE, swarm, TASKS)
     assert metrics.extra == ("0002-0ld0ne00",)
     assert metrics.warnings == [
-        "external/metrics.csv: 1 id is not of this swarm, perhaps of an earlier one: 0002-0ld0ne00"
+        "external/metrics.csv: 1 id is not in this swarm, perhaps from an earlier one: 0002-0ld0ne00"
     ]
-    with pytest.raises(SwarmError, match=f"metrics.csv: 2 of 12 runs .* missing: {gone[1]}, {gone[0]}; their weights"):
+    with pytest.raises(SwarmError, match=f"metrics.csv: 2 of 12 runs .* missing: {gone[1]}, {gone[0]}; add a row"):
         write_external_evaluations(HERE, swarm, metrics)
     assert not Path("build/evaluations").exists()
 
@@ -211,7 +211,7 @@ def test_a_run_without_a_task_is_set_aside_until_too_few_are_left(here: Path) ->
     rows[4][TASKS[0]] = ""
     write_metrics(HERE.external[0], rows)
     metrics = read_metrics(HERE, swarm, TASKS)
-    assert metrics.warnings == [f"external/metrics.csv: 1 run that lacks a task set aside: {rows[4]['run']}"]
+    assert metrics.warnings == [f"external/metrics.csv: 1 run excluded, missing a task: {rows[4]['run']}"]
     write_external_evaluations(HERE, swarm, metrics)
     assert read_results(HERE, swarm.space.names, TASKS).runs == tuple(run for run in swarm.runs if run != "0004")
     # The column that it lacks is of no account once nobody wants that task.
@@ -249,7 +249,7 @@ def test_what_is_no_metric_is_named(here: Path) -> None:
         read_metrics(HERE, swarm, ["x"])
     rows[1][TASKS[1]] = -0.5
     write_metrics(HERE.external[0], rows)
-    with pytest.raises(DataError, match=f"run {rows[1]['run']}, column 'arc_challenge:rc::olmes': -0.5 is no number"):
+    with pytest.raises(DataError, match=f"run {rows[1]['run']}, column 'arc_challenge:rc::olmes': -0.5 is not a BPB"):
         read_metrics(HERE, swarm, TASKS)
 
 
@@ -267,7 +267,7 @@ def test_external_written_as_the_value_of_proxy_says_what_to_write() -> None:
     with pytest.raises(ConfigError) as error:
         check(HERE.params, params(proxy="external"), Params)
     assert str(error.value) == (
-        "params.yaml: proxy: external is a key of it; write `external: true` under proxy, beside the other keys"
+        "params.yaml: proxy: external is a key of proxy; write `external: true` there, beside the other keys"
     )
 
 
@@ -283,10 +283,10 @@ def test_tasks_are_named_as_suites_name_them_and_domains_stay_strict() -> None:
     parsed = check(HERE.params, params(tasks=tasks, objective={"weights": {"arc_challenge:rc::olmes": 2}}), Params)
     assert parsed.task_weights() == {"HumanEval.v1": 1, "arc_challenge:rc::olmes": 2}
     for name in ("../up", ".hidden", "a/b", "a b", "x" * 129, ""):
-        with pytest.raises(ConfigError, match="is not the name of a task; use A-Z"):
+        with pytest.raises(ConfigError, match="is not the name of a task; use at most 128 of A-Z"):
             check(HERE.params, params(tasks={"families": {"qa": [name]}}), Params)
     for name in ("Web", "dclm:web", "a.b"):
-        with pytest.raises(ConfigError, match="is not a name; use a-z"):
+        with pytest.raises(ConfigError, match="is not a name; use at most 64 of a-z"):
             check(HERE.params, params(domains={name: {"path": "x"}}), Params)
 
 
@@ -306,7 +306,7 @@ def test_show_says_why_nothing_was_measured(here: Path) -> None:
     cases = {
         "Not measured: proxies are trained elsewhere (proxy.external).": ({"external": True}, 3),
         "Not measured: validate.seeds is 0.": ({"external": False}, 0),
-        "Not measured yet: run dvc repro.": ({"external": False}, 3),
+        "Not measured yet: run `dvc repro`.": ({"external": False}, 3),
     }
     for line, (proxy, seeds) in cases.items():
         HERE.params.write_text(yaml.safe_dump(params(proxy=proxy, validate={"seeds": seeds})))
@@ -345,14 +345,14 @@ def test_the_pipeline_stops_for_metrics_and_goes_on_with_them(tmp_path: Path) ->
     write_metrics(metrics, [*done[:6], *done[7:], {**done[0], "run": "0099-deadbeef"}])
     ran = project.command("dvc", "repro")
     assert (ran.code != 0, ran.stages) == (True, ["evaluate"])
-    assert "1 id is not of this swarm, perhaps of an earlier one: 0099-deadbeef" in ran.err
-    assert f"1 of 15 runs to train elsewhere is missing: {done[6]['run']}; their weights" in ran.err
+    assert "1 id is not in this swarm, perhaps from an earlier one: 0099-deadbeef" in ran.err
+    assert f"1 of 15 runs to train elsewhere is missing: {done[6]['run']}; add a row" in ran.err
 
     done[6][TASKS[0]] = ""
     write_metrics(metrics, done)
     ran = project.repro()
     assert ran.stages == ["evaluate", "fit", "propose", "validate"]
-    assert f"1 run that lacks a task set aside: {done[6]['run']}" in ran.err
+    assert f"1 run excluded, missing a task: {done[6]['run']}" in ran.err
     runs = project.json("build/fit/diagnostics.json")["runs"]
     assert (runs["used"], runs["missing"]) == (14, ["0006"])
     assert project.json("build/fit/diagnostics.json")["unlearned_tasks"] == []
@@ -368,7 +368,7 @@ def test_the_pipeline_stops_for_metrics_and_goes_on_with_them(tmp_path: Path) ->
     ran = project.command("dvc", "repro")
     assert (ran.code != 0, ran.stages[-1]) == (True, "evaluate")
     assert "9 of 9 runs to train elsewhere are missing" in ran.err
-    assert f"15 ids are not of this swarm, perhaps of an earlier one: {done[0]['run']}, " in ran.err
+    assert f"15 ids are not in this swarm, perhaps from an earlier one: {done[0]['run']}, " in ran.err
     rows = list(csv.DictReader(ratios.open()))
     assert list(rows[0]) == ["run", "code", "junk", "math", "web"]
     assert not {row["run"] for row in rows} & {row["run"] for row in done}

@@ -237,7 +237,7 @@ def test_a_part_may_lack_a_task():
     # Nothing else is forgiven.
     with pytest.raises(SwarmError, match="run 2, task 0 is nan"):
         observe(x[:5], np.where(np.arange(5)[:, None] == 2, np.nan, y[:5]), weights, partial=True)
-    with pytest.raises(SwarmError, match="run 0 is no mixture"):
+    with pytest.raises(SwarmError, match="run 0 has an invalid mixture"):
         observe(2 * x[:5], y[:5], weights, partial=True)
 
 

@@ -96,7 +96,7 @@ def test_a_task_may_be_dropped_from_a_preset() -> None:
 
 
 def test_a_preset_that_there_is_not() -> None:
-    with pytest.raises(DataError, match=r"^preset 'olmes': no such preset; built in: olmes-52$"):
+    with pytest.raises(DataError, match=r"^preset 'olmes': no such preset; the built-in ones are olmes-52$"):
         preset("olmes")
 
 
@@ -114,17 +114,17 @@ def test_a_preset_of_ones_own(tmp_path: Path) -> None:
     [
         ("[a]", "not a preset; write the mapping `families`, and `groups` and `drop` where needed"),
         ("groups: {g: {a: 1}}", "not a preset; write the mapping `families`, and `groups` and `drop` where needed"),
-        ("families: {f: [a]}\nweight: 1", "unknown keys weight; a preset has drop, families, groups"),
-        ("families: {f: a}", "f: not a list of names; put names that look like numbers in quotes"),
-        ("families: {f: [1]}", "f: not a list of names; put names that look like numbers in quotes"),
+        ("families: {f: [a]}\nweight: 1", "unknown keys weight; the keys are drop, families, groups"),
+        ("families: {f: a}", "families.f: not a list of names; put names that look like numbers in quotes"),
+        ("families: {f: [1]}", "families.f: not a list of names; put names that look like numbers in quotes"),
         ("families: [a]", "families: not a mapping of names; put names that look like numbers in quotes"),
         ("families: {f: [g]}\ngroups: {g: [1]}", "groups.g: not a list of names; put names that look like"),
-        ("families: {f: [g]}\ngroups: {g: {a: 0}}", "groups.g: a: weight 0; a weight is a finite number > 0"),
-        ("families: {f: [g]}\ngroups: {g: {a: x}}", "groups.g: a: weight 'x'; a weight is a finite number > 0"),
-        ("families: {f: [b]}\ngroups: {g: {a: 1}}", "groups of no family: g; name each in one family"),
-        ("families: {f: [a], h: [a]}", "named twice: a; a metric is dropped, or in one task of one family"),
-        ("families: {f: [a]}\ndrop: [a]", "named twice: a; a metric is dropped, or in one task of one family"),
-        ("families: {f: [g, a]}\ngroups: {g: {a: 1}}", "named twice: a; a metric is dropped, or in one task of one"),
+        ("families: {f: [g]}\ngroups: {g: {a: 0}}", "groups.g: a: weight 0 is not a finite number > 0"),
+        ("families: {f: [g]}\ngroups: {g: {a: x}}", "groups.g: a: weight 'x' is not a finite number > 0"),
+        ("families: {f: [b]}\ngroups: {g: {a: 1}}", "groups in no family: g; list each in one of the families"),
+        ("families: {f: [a], h: [a]}", "listed twice: a; drop each metric, or keep it in one task of one family"),
+        ("families: {f: [a]}\ndrop: [a]", "listed twice: a; drop each metric, or keep it in one task of one family"),
+        ("families: {f: [g, a]}\ngroups: {g: {a: 1}}", "listed twice: a; drop each metric, or keep it in one task"),
     ],
 )
 def test_a_file_that_is_no_preset(tmp_path: Path, content: str, message: str) -> None:

@@ -71,22 +71,22 @@ def test_yaml_and_json_are_the_same(tmp_path: Path) -> None:
             {"token_counts": {}},
             "priors.json: token_counts: not a mapping of domains; write a line `domain: number` for",
         ),
-        ({"a": 1, "b": 1.5}, "priors.json: b: 1.5; tokens are a whole number > 0: correct or remove it"),
-        ({"a": 0}, "priors.json: a: 0; tokens are a whole number > 0: correct or remove it"),
-        ({"a": True}, "priors.json: a: True; tokens are a whole number > 0: correct or remove it"),
+        ({"a": 1, "b": 1.5}, "priors.json: b: tokens 1.5 is not a whole number > 0; correct or remove it"),
+        ({"a": 0}, "priors.json: a: tokens 0 is not a whole number > 0; correct or remove it"),
+        ({"a": True}, "priors.json: a: tokens True is not a whole number > 0; correct or remove it"),
         (
             {"token_counts": {"a": "1T"}},
-            "priors.json: token_counts: a: '1T'; tokens are a whole number > 0: correct or remove it",
+            "priors.json: token_counts: a: tokens '1T' is not a whole number > 0; correct or remove it",
         ),
         (
             {"relative_sizes": {"a": 1, "b": 0}},
-            "priors.json: relative_sizes: b: 0; a share is a finite number > 0: correct or remove it",
+            "priors.json: relative_sizes: b: share 0 is not a finite number > 0; correct or remove it",
         ),
         (
             {"relative_sizes": {"a": None}},
-            "priors.json: relative_sizes: a: None; a share is a finite number > 0: correct or remove it",
+            "priors.json: relative_sizes: a: share None is not a finite number > 0; correct or remove it",
         ),
-        ('{"a": 1, "b": 2, "a": 3}', "priors.json: named twice: a; keep one line for each domain"),
+        ('{"a": 1, "b": 2, "a": 3}', "priors.json: listed twice: a; keep one line per domain"),
         ("{", "priors.json: not JSON: "),
     ],
 )
@@ -96,14 +96,15 @@ def test_files_that_are_no_priors(tmp_path: Path, content: object, message: str)
 
 def test_yaml_that_is_no_priors(tmp_path: Path) -> None:
     assert refused(tmp_path, "relative_sizes: {a: .inf}", "p.yaml") == (
-        "p.yaml: relative_sizes: a: inf; a share is a finite number > 0: correct or remove it"
+        "p.yaml: relative_sizes: a: share inf is not a finite number > 0; correct or remove it"
     )
     assert (
-        refused(tmp_path, "a: .nan", "p.yaml") == "p.yaml: a: nan; tokens are a whole number > 0: correct or remove it"
+        refused(tmp_path, "a: .nan", "p.yaml")
+        == "p.yaml: a: tokens nan is not a whole number > 0; correct or remove it"
     )
     assert refused(tmp_path, "1: 2", "p.yaml") == "p.yaml: domain 1 is not text; put it in quotes"
     assert refused(tmp_path, "a: 1", "p.toml") == (
-        "p.toml: priors are read from .json, .yaml and .yml files, not '.toml'; convert it"
+        "p.toml: priors must be a .json, .yaml or .yml file, not '.toml'; convert it"
     )
     with pytest.raises(DataError, match=r"none\.json: no such file$"):
         read_priors(tmp_path / "none.json")
@@ -112,11 +113,11 @@ def test_yaml_that_is_no_priors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("domains", "said"),
     [
-        (["a"], "1 are not in the swarm (b); name exactly the 1 domains of the swarm"),
-        (["a", "b", "c"], "1 of the swarm are missing (c); name exactly the 3 domains of the swarm"),
+        (["a"], "1 are not in the swarm (b); list exactly the 1 domains of the swarm"),
+        (["a", "b", "c"], "1 of the swarm are missing (c); list exactly the 3 domains of the swarm"),
         (
             ["a", "B"],
-            "1 are not in the swarm (b); 1 of the swarm are missing (B); name exactly the 2 domains of the swarm",
+            "1 are not in the swarm (b); 1 of the swarm are missing (B); list exactly the 2 domains of the swarm",
         ),
     ],
 )
@@ -133,7 +134,7 @@ def test_domains_of_one_side_only(domains: list[str], said: str) -> None:
 
 def test_priors_that_say_nothing() -> None:
     with pytest.raises(
-        DataError, match=r"^priors: neither relative_sizes nor token_counts; write at least one of them$"
+        DataError, match=r"^priors: has neither relative_sizes nor token_counts; write at least one of them$"
     ):
         aligned(Priors(None, None), ["a"])
 

@@ -66,7 +66,7 @@ def test_records_show_the_repetition_of_the_target(plan: Plan) -> None:
         assert record["repetition"][name] == pytest.approx(weights[name] * 160_000 / tokens, rel=0.01)
     # 2.5 sequences are not whole ones, and olmix says so.
     assert set(reasons) == {"small"}
-    assert reasons["small"] == "2.5 sequences are its part, and 2 are taken"
+    assert reasons["small"] == "its share is 2.5 sequences, rounded to 2"
     write_collapsed(HERE, plan, LENGTH, RECIPE.sequences, None)
     assert open_token_sets(HERE.collapsed, LENGTH)["mid"].rows == 499
 
@@ -104,7 +104,7 @@ def test_a_domain_whose_shards_are_only_a_sample_of_it_is_named(plan: Plan) -> N
     domains = {**plan.dataset.domains, "mid": replace(plan.dataset.domains["mid"], tokens=100_000)}
     declared = replace(plan, dataset=Dataset(domains))
     sets = token_sets(HERE, declared, LENGTH, SCALE)
-    assert coarse_domains(declared, sets, SCALE)["mid"] == "1250 sequences are its part, and its shards hold 499"
+    assert coarse_domains(declared, sets, SCALE)["mid"] == "its share is 1250 sequences, but its shards have only 499"
 
 
 def test_the_pipeline_simulates_and_repeats(tmp_path: Path) -> None:

@@ -124,17 +124,17 @@ def test_empty_cells_are_nan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "ratios.csv: an empty file; the first line holds the column names"),
-        ("\n\n", "ratios.csv: an empty file; the first line holds the column names"),
-        ("run,a,b\n", "ratios.csv: column names but no rows; every run is a row"),
+        ("", "ratios.csv: an empty file; write the column names on the first line"),
+        ("\n\n", "ratios.csv: an empty file; write the column names on the first line"),
+        ("run,a,b\n", "ratios.csv: column names but no rows; add one row per run"),
         ("id,a\n1,2\n", "ratios.csv: no id column among 'id', 'a'; name it run, run_id or index"),
-        ("run;a\n1;2\n", "ratios.csv: line 1: columns are separated by commas here; save the file with commas"),
-        ("run,name\n1,x\n", "ratios.csv: no column besides 'run', 'name'; a domain or metric is a column"),
-        ("run,a,b,a\n1,2,3,4\n", "ratios.csv: repeated column names: 'a'; rename or remove one"),
-        ("run,a\n1,2\n\n1,3\n", "ratios.csv: repeated ids: '1' at 2 and 4; keep one row for each run"),
-        ("run,a\n1,2\n ,3\n", "ratios.csv: line 3: the id in column 'run' is empty; every run needs its own"),
-        ("run,a,b\n1,2\n", "ratios.csv: line 2: 2 cells under 3 column names; is it whole?"),
-        ("run,a\n1,2,3\n", "ratios.csv: line 2: 3 cells under 2 column names; is it whole?"),
+        ("run;a\n1;2\n", "ratios.csv: line 1: columns must be separated by commas; save the file with commas"),
+        ("run,name\n1,x\n", "ratios.csv: no columns besides 'run', 'name'; add a column for each domain or metric"),
+        ("run,a,b,a\n1,2,3,4\n", "ratios.csv: duplicate column names: 'a'; rename or remove one"),
+        ("run,a\n1,2\n\n1,3\n", "ratios.csv: duplicate ids: '1' at 2 and 4; keep one row per run"),
+        ("run,a\n1,2\n ,3\n", "ratios.csv: line 3: the id in column 'run' is empty; give every run an id of its own"),
+        ("run,a,b\n1,2\n", "ratios.csv: line 2: 2 cells under 3 column names; check that the file is complete"),
+        ("run,a\n1,2,3\n", "ratios.csv: line 2: 3 cells under 2 column names; check that the file is complete"),
         ('run,a\n1,2\n3,"4\n', "ratios.csv: line 3: not valid CSV: unexpected end of data; correct its quotes"),
         (b"run,a\n\xe9,2\n", "ratios.csv: byte 6 is not UTF-8; save the file as UTF-8"),
     ],
@@ -165,7 +165,7 @@ def test_a_cell_that_is_no_number(tmp_path: Path, cell: str, said: str) -> None:
 def test_many_repeats_are_counted(tmp_path: Path) -> None:
     rows = [f"{k},1\n" for k in range(8)]
     message = refused(tmp_path, "run,a\n" + "".join(rows * 2))
-    assert message.endswith("'4' at 6 and 14 and 3 more; keep one row for each run")
+    assert message.endswith("'4' at 6 and 14 and 3 more; keep one row per run")
     assert first_few("abc") == "a, b, c"
 
 
@@ -211,7 +211,7 @@ def test_parquet_ids_may_be_integers_but_no_floats(tmp_path: Path) -> None:
     pl.DataFrame({"index": [10, 9], "a": [1.0, 2.0]}).write_parquet(path)
     assert read_result_table(path).ids == ("9", "10")
     pl.DataFrame({"index": [10.0, 9.0], "a": [1.0, 2.0]}).write_parquet(path)
-    with pytest.raises(DataError, match=r"column 'index' holds floating-point numbers; store ids as text or integers$"):
+    with pytest.raises(DataError, match=r"column 'index' has floating-point numbers; store ids as text or integers$"):
         read_result_table(path)
 
 
@@ -231,10 +231,10 @@ def test_ids_of_a_file(tmp_path: Path) -> None:
     table.write_text("name,run\nx,0055\nx,12\n")
     assert read_ids(lines) == read_ids(table) == ("0055", "12")
     lines.write_text("a\n\nb\na\n")
-    with pytest.raises(DataError, match=r"ids\.txt: repeated ids: 'a' at 1 and 4; keep one row"):
+    with pytest.raises(DataError, match=r"ids\.txt: duplicate ids: 'a' at 1 and 4; keep one row"):
         read_ids(lines)
     lines.write_text("\n")
-    with pytest.raises(DataError, match=r"ids\.txt: no ids; write the id of a run on each line$"):
+    with pytest.raises(DataError, match=r"ids\.txt: no ids; write one run id per line$"):
         read_ids(lines)
     table.write_text("0055\n12\n")
     with pytest.raises(DataError, match="no id column among '0055'"):

@@ -280,7 +280,7 @@ def test_caps_that_leave_nothing_and_bad_arguments():
         assert str(here.value) == str(there.value)
     with pytest.raises(SwarmError, match=r"runs \(runs, 3\)"):
         search(law, seed=0, **{**good, "observed": runs(4, 4, 0)})
-    with pytest.raises(SwarmError, match="run 1 is no mixture"):
+    with pytest.raises(SwarmError, match="run 1 has an invalid mixture"):
         search(law, seed=0, **{**good, "observed": np.array([[1.0, 0, 0], [2, -1, 0]])})
     with pytest.raises(SwarmError, match="task weights"):
         search(law, seed=0, **{**good, "task_weights": np.ones(3)})

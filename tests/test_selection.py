@@ -272,7 +272,7 @@ def test_few_runs_are_left_out_one_by_one():
     choice = choose({"linear": LINEAR}, "linear", observe(x, y), names(4), EVEN, seed=0)
     assert choice.best == "linear"
     assert np.isfinite(choice.assessments[0].held_out).all()
-    with pytest.raises(SwarmError, match="4 runs cannot be split into 5 folds"):
+    with pytest.raises(SwarmError, match="cannot split 4 runs into 5 folds"):
         assess(LINEAR, observe(x, y), names(4), EVEN, seed=0)
     assert len(folds_of(names(4), 4, 0)[1]) == 4
 
@@ -375,5 +375,5 @@ def test_the_sizes_of_a_curve():
         sizes = curve_sizes(runs, 10)
         assert sizes == sorted(set(sizes))
         assert sizes[-1] == int(0.8 * runs)
-    with pytest.raises(SwarmError, match="8 runs or more, not 7"):
+    with pytest.raises(SwarmError, match="at least 8 runs, not 7"):
         curve_sizes(7, 3)

@@ -353,7 +353,7 @@ def test_a_thousand_runs_of_ten_thousand_domains_are_refused_before_they_are_fit
     tracemalloc.start()
     try:
         with pytest.raises(
-            SwarmError, match=r"1000 runs with distinct mixtures are too few for law log-linear: it needs"
+            SwarmError, match=r"1000 runs with distinct mixtures are too few for law log-linear, which needs"
         ):
             fit_swarm(observed, [f"{k}" for k in range(1000)], np.ones(2), FitSettings(LOG_LINEAR))
         _, peak = tracemalloc.get_traced_memory()

@@ -95,5 +95,5 @@ def test_what_cannot_be_sampled_is_said_before_any_training() -> None:
         sample_swarm(SEVEN, 5, Sampling())
     with pytest.raises(ConfigError, match=r"floor: 0\.1 for each of 7 sources.*lower it to 0\.071429"):
         sample_swarm(SEVEN, 8, Sampling(floor=0.1))
-    with pytest.raises(SwarmError, match=r"no draw of 200 gives topic d\d a share of 0\.99"):
+    with pytest.raises(SwarmError, match=r"none of 200 draws gives topic d\d a share of 0\.99"):
         sample_swarm(domains([1.0] * 6, ["s"] * 6), 8, Sampling(topic_minimum=0.99))

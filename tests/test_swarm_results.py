@@ -74,10 +74,10 @@ def test_ids_on_one_side_only() -> None:
     rows: dict[str, list[float]] = {"one": [1, 2, 3], "three": [1, 2, 3], "four": [1, 2, 3], "five": [1, 2, 3]}
     with refuses(
         "r.csv, m.csv: runs joined by 'run' and 'run_id': 1 only in r.csv (two); 2 only in m.csv (four, five); "
-        "every run needs both: remove these rows, or add the others"
+        "remove these rows, or add the missing ones to the other file"
     ):
         join(ratios(), metrics(rows))
-    with pytest.raises(DataError, match=r"'run_id': 1 only in m\.csv \(four\); every"):
+    with pytest.raises(DataError, match=r"'run_id': 1 only in m\.csv \(four\); remove"):
         join(ratios({"one": [1, 0], "three": [0, 1], "five": [1, 0]}), metrics(rows))
 
 
@@ -93,9 +93,9 @@ def test_rows_close_to_1_are_divided_by_their_sum() -> None:
         (
             [0.5, 0.4],
             "r.csv: run 'two': weights sum to 0.9, not to 1 within 0.01; "
-            "add the missing domains, remove columns that are none, and check that this is the file of ratios",
+            "add the missing domains, remove columns that are not domains, and check that this is the file of ratios",
         ),
-        ([1.25, -0.25], "r.csv: run 'two', domain 'y': weight -0.25; weights are >= 0"),
+        ([1.25, -0.25], "r.csv: run 'two', domain 'y': weight -0.25; weights must be >= 0"),
         (
             [1, np.nan],
             "r.csv: run 'two', domain 'y': no weight; write 0 for a domain that a run does not read",
@@ -109,14 +109,15 @@ def test_weights_that_are_no_mixture(row: list[float], message: str) -> None:
 
 def test_swapped_files_are_told_by_their_sums() -> None:
     losses = table("m.csv", {"one": [2.5, 2], "two": [3, 3], "three": [4, 0.995]}, "ab")
-    with pytest.raises(DataError, match=r"m\.csv: run 'two': weights sum to 6, .*, nor do those of 2 more; .* ratios$"):
+    with pytest.raises(DataError, match=r"m\.csv: run 'two': weights sum to 6, .* \(and 2 more like it\); .* ratios$"):
         join(losses, ratios())
 
 
 def test_bpb_is_positive_where_it_is_used() -> None:
     rows: dict[str, list[float]] = {"one": [1, 2, 3], "two": [1, np.nan, 3], "three": [1, 0, 3]}
     with refuses(
-        "m.csv: run 'three', metric 'b': 0; a BPB is > 0: leave the metric out with --drop, or the cell empty"
+        "m.csv: run 'three', metric 'b': 0 is not a BPB, which is > 0; leave the metric out with --drop, "
+        "or the cell empty"
     ):
         join(ratios(), metrics(rows))
     assert join(ratios(), metrics(rows), unused=["b"]).bpb[2].tolist() == [1, 0, 3]
@@ -152,9 +153,9 @@ def test_subset_of_all_runs_is_the_swarm() -> None:
 @pytest.mark.parametrize(
     ("runs", "seed", "message"),
     [
-        (4, 0, "m.csv: 4 runs of 3 cannot be chosen; choose 1 to 3"),
-        (0, 0, "m.csv: 0 runs of 3 cannot be chosen; choose 1 to 3"),
-        (2, -1, "m.csv: seed -1 is not within 0 and 4294967295; choose one that is"),
+        (4, 0, "m.csv: cannot choose 4 of 3 runs; choose from 1 to 3"),
+        (0, 0, "m.csv: cannot choose 0 of 3 runs; choose from 1 to 3"),
+        (2, -1, "m.csv: seed -1 is out of range; choose one from 0 to 4294967295"),
     ],
 )
 def test_subsets_that_cannot_be(runs: int, seed: int, message: str) -> None:
@@ -167,11 +168,9 @@ def test_only_some_runs() -> None:
     chosen = only(whole, ["r3", "r1"])
     assert chosen.runs == ("r1", "r3")
     assert chosen.bpb.tolist() == [[2], [4]]
-    with refuses(
-        "ids.txt: 2 of 3 ids are in no row of m.csv: 'r9', '1'; remove them, or use the ids of its runs such as 'r0'"
-    ):
+    with refuses("ids.txt: 2 of 3 ids are not in m.csv: 'r9', '1'; remove them, or use ids of its runs, such as 'r0'"):
         only(whole, ["r9", "r1", "1"], "ids.txt")
-    with refuses("ids.txt: no ids; name at least one run"):
+    with refuses("ids.txt: no ids; give at least one run"):
         only(whole, [], "ids.txt")
 
 
@@ -196,7 +195,7 @@ def test_a_missing_metric_counts_only_where_it_is_used() -> None:
     assert made.bpb.tolist() == [[1, 2.5], [4, 2.5]]
     with refuses(
         "m.csv: none of 4 runs has all 4 metrics that are used; "
-        "'d' is missing in 2: fill it, or leave it out with --drop"
+        "'d' is missing in 2; fill it in, or leave it out with --drop"
     ):
         tasks_of(whole)
 
@@ -204,15 +203,15 @@ def test_a_missing_metric_counts_only_where_it_is_used() -> None:
 def test_constant_metrics() -> None:
     whole = swarm([[1, 2, 0.5], [2, 2, 0.5], [3, 2 + 1e-13, 0.5]])
     with refuses(
-        "m.csv: metrics that are the same in all 3 runs: 'b' (2), 'c' (0.5); "
-        "nothing can be learnt from them: leave them out with --drop"
+        "m.csv: metrics with the same value in all 3 runs, which teach a law nothing: 'b' (2), 'c' (0.5); "
+        "leave them out with --drop"
     ):
         tasks_of(whole)
-    with pytest.raises(DataError, match="same in all 3 runs: 'b' \\(2\\); nothing"):
+    with pytest.raises(DataError, match=r"same value in all 3 runs, .*: 'b' \(2\); leave"):
         tasks_of(whole, {"g": {"a": 1, "b": 1}}, drop=["c"])
     assert tasks_of(whole, drop=["b", "c"])[0].tasks == ("a",)
     # A run that is set aside does not make a metric vary.
-    with pytest.raises(DataError, match="same in all 2 runs: 'b'"):
+    with pytest.raises(DataError, match=r"same value in all 2 runs, .*: 'b'"):
         tasks_of(swarm([[1, 2], [2, 2], [np.nan, 3]]))
 
 
@@ -220,10 +219,10 @@ def test_constant_metrics() -> None:
     ("groups", "drop", "message"),
     [
         ({}, ["alpa"], "m.csv: no metric 'alpa' (dropped); did you mean 'alpha'?"),
-        ({}, ["zz"], "m.csv: no metric 'zz' (dropped); it has alpha, beta, gamma"),
+        ({}, ["zz"], "m.csv: no metric 'zz' (dropped); the metrics are alpha, beta, gamma"),
         ({"g": {"bet": 1}}, [], "m.csv: no metric 'bet' (in group 'g'); did you mean 'beta'?"),
-        ({"g": {"beta": 0}}, [], "m.csv: group 'g': 'beta' weighs 0; weights are > 0"),
-        ({"g": {"beta": np.nan}}, [], "m.csv: group 'g': 'beta' weighs nan; weights are > 0"),
+        ({"g": {"beta": 0}}, [], "m.csv: group 'g': 'beta' has weight 0; weights must be > 0"),
+        ({"g": {"beta": np.nan}}, [], "m.csv: group 'g': 'beta' has weight nan; weights must be > 0"),
         (
             {"g": {"beta": 1}, "h": {"beta": 1}},
             [],
@@ -232,7 +231,7 @@ def test_constant_metrics() -> None:
         (
             {"g": {"beta": 1}},
             ["beta"],
-            "m.csv: group 'g': all of its metrics are dropped; keep one, or no group",
+            "m.csv: group 'g': all of its metrics are dropped; keep one, or remove the group",
         ),
         (
             {"alpha": {"beta": 1}},

@@ -89,7 +89,7 @@ def test_infeasible_limits_name_the_shortfall_and_the_ways_out() -> None:
     space = CollapsedSpace({}, DATASET.names)
     with pytest.raises(InfeasibleError) as error:
         require_feasible(DATASET, space, domain_caps(DATASET, 5000, 4), 5000, 4)
-    assert "at most 4,000, 1,000 short" in str(error.value)
+    assert "at most 4,000 (1,000 too few)" in str(error.value)
     assert "raise the repetition limit to 5 or lower the target to 4,000 tokens" in str(error.value)
     require_feasible(DATASET, space, domain_caps(DATASET, 4000, 4), 4000, 4)
 

@@ -59,9 +59,9 @@ def coarse_domains(plan: Plan, sets: Mapping[str, TokenSet], scale: Scale) -> di
         wanted = scale.sequences(domain.tokens)
         enough = scale.run_tokens // scale.sequence_length
         if wanted < COARSE:
-            reasons[name] = f"{wanted:.2g} sequences are its part, and {scale.rows(domain.tokens)} are taken"
+            reasons[name] = f"its share is {wanted:.2g} sequences, rounded to {scale.rows(domain.tokens)}"
         elif scale.rows(domain.tokens) > sets[name].rows < enough:
-            reasons[name] = f"{wanted:.0f} sequences are its part, and its shards hold {sets[name].rows}"
+            reasons[name] = f"its share is {wanted:.0f} sequences, but its shards have only {sets[name].rows}"
     return reasons
 
 

@@ -61,7 +61,7 @@ def read_results(project: Project, coordinates: Sequence[str], tasks: Sequence[s
             raise DataError(
                 f"runs were measured on {len(measured)} versions of task {task} (of its text, its tokens, or the code)",
                 file=folder,
-                way_out="dvc repro -f -s evaluate measures them again, then dvc repro",
+                way_out="run `dvc repro -f -s evaluate`, then `dvc repro`",
             )
     return SwarmResults(
         runs=tuple(row["run"] for row in rows),
@@ -82,8 +82,8 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
     version = row.get("version", "unknown")
     if version not in (None, RECIPE_VERSION):
         raise DataError(
-            f"a run of version {version}, and this olmix has {RECIPE_VERSION}",
+            f"a run of recipe version {version}, but this olmix has {RECIPE_VERSION}",
             file=path,
-            way_out="dvc repro -f -s train trains again, then dvc repro",
+            way_out="run `dvc repro -f -s train`, then `dvc repro`",
         )
     return row

@@ -76,10 +76,10 @@ class ExternalMetrics:
         said = []
         if self.extra:
             count = f"{len(self.extra)} {'id is' if len(self.extra) == 1 else 'ids are'}"
-            said.append(f"{self.path}: {count} not of this swarm, perhaps of an earlier one: {first_few(self.extra)}")
+            said.append(f"{self.path}: {count} not in this swarm, perhaps from an earlier one: {first_few(self.extra)}")
         if self.incomplete:
-            count = f"{len(self.incomplete)} {'run that lacks' if len(self.incomplete) == 1 else 'runs that lack'}"
-            said.append(f"{self.path}: {count} a task set aside: {', '.join(self.incomplete)}")
+            count = f"{len(self.incomplete)} run{'s' * (len(self.incomplete) != 1)}"
+            said.append(f"{self.path}: {count} excluded, missing a task: {', '.join(self.incomplete)}")
         return said
 
 
@@ -91,7 +91,7 @@ def read_metrics(project: Project, swarm: Swarm, tasks: Sequence[str]) -> Extern
     """
     there = [path for path in project.external if path.exists()]
     if len(there) > 1:
-        raise DataError(f"{' and '.join(map(str, there))}: two files of metrics; remove one")
+        raise DataError("two files of metrics", file=" and ".join(map(str, there)), way_out="remove one")
     path = there[0] if there else project.external[0]
     ids = run_ids(swarm)
     if not ids or not there:
@@ -99,14 +99,15 @@ def read_metrics(project: Project, swarm: Swarm, tasks: Sequence[str]) -> Extern
     table = read_result_table(path)
     for task in tasks:
         if task not in table.columns:
-            raise DataError(f"{path}: no column for task {task!r} of params.yaml{_near(task, table.columns)}")
+            raise DataError(f"no column for task {task!r} of params.yaml{_near(task, table.columns)}", file=path)
     values = table.values[:, [table.columns.index(task) for task in tasks]]
     wrong = np.argwhere(values <= 0)
     if len(wrong):
         row, column = wrong[0]
         raise DataError(
-            f"{path}: run {table.ids[row]}, column {tasks[column]!r}: {values[row, column]:g} is no number of bits per "
-            "byte, which is above 0; correct it or leave the cell empty"
+            f"run {table.ids[row]}, column {tasks[column]!r}: {values[row, column]:g} is not a BPB, which is > 0",
+            file=path,
+            way_out="correct it or leave the cell empty",
         )
     row_of, known = {run: k for k, run in enumerate(table.ids)}, set(ids.values())
     present = {name: values[row_of[run]] for name, run in ids.items() if run in row_of}
@@ -135,15 +136,18 @@ def write_external_evaluations(project: Project, swarm: Swarm, metrics: External
         state = "" if metrics.found else "no such file: "
         verb = "is" if len(metrics.missing) == 1 else "are"
         raise SwarmError(
-            f"{metrics.path}: {state}{len(metrics.missing)} of {len(ids)} runs to train elsewhere {verb} missing: "
-            f"{first_few(metrics.missing)}; their weights are in {project.ratios}; write a row for each: its id in the "
-            "column run, then a column of bits per byte for each task, empty where the run failed; then dvc repro"
+            f"{state}{len(metrics.missing)} of {len(ids)} runs to train elsewhere {verb} missing: "
+            f"{first_few(metrics.missing)}",
+            file=metrics.path,
+            way_out=f"add a row for each (weights in {project.ratios}): its id in the column run, and a column of bits "
+            "per byte per task, empty if the run failed; then run `dvc repro`",
         )
     if ids and len(metrics.scores) < needed:
         raise SwarmError(
-            f"{metrics.path}: {len(metrics.scores)} of {len(ids)} runs have every task, too few for the {needed} "
-            f"parameters of a law; incomplete: {first_few(metrics.incomplete)}; fill their cells, take the task that "
-            "they lack out of tasks.families, or raise swarm.runs_per_domain"
+            f"{len(metrics.scores)} of {len(ids)} runs have every task, too few for the {needed} parameters of a law; "
+            f"incomplete: {first_few(metrics.incomplete)}",
+            file=metrics.path,
+            way_out="fill in their cells, remove the missing task from tasks.families, or raise swarm.runs_per_domain",
         )
     output_folder(project.evaluations, empty=not ids)
     rows = swarm.rows()

@@ -34,7 +34,7 @@ def publish_runs(
     mixtures = {tuple(spec.weights.values()) for spec in specs if spec.key in outcome.results}
     if outcome.failed and len(mixtures) < needed:
         raise TrainingError(
-            f"{len(outcome.failed)} runs failed, {len(mixtures)} mixtures have a run, and a law needs {needed}: "
+            f"{len(outcome.failed)} runs failed; {len(mixtures)} mixtures have a run, but a law needs {needed}: "
             f"{next(iter(outcome.failed.values()))}"
         )
     output_folder(project.proxies, empty=not specs)
@@ -64,17 +64,17 @@ def weights_of(project: Project, key: str, journal: Journal) -> Path:
 def read_runs(project: Project, keep_weights: bool, recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Records by key; raises DataError for a run of another recipe, or of another version of the training code, and
     when weights are not those that the record was written for."""
-    records, again = {}, "dvc repro -f -s train trains again, then dvc repro"
+    records, again = {}, "run `dvc repro -f -s train`, then `dvc repro`"
     for path in sorted(project.proxies.glob("*.json")):
         record = read_json(path)
         if record["version"] != RECIPE_VERSION:
-            message = f"a run of version {record['version']}, this olmix has {RECIPE_VERSION}"
+            message = f"a run of recipe version {record['version']}, but this olmix has {RECIPE_VERSION}"
             raise DataError(message, file=path, way_out=again)
         if record["recipe"] != asdict(recipe):
-            raise DataError("not a run of the recipe of params.yaml: proxy", file=path, way_out=again)
+            raise DataError("trained with another recipe than params.yaml: proxy", file=path, way_out=again)
         weights = project.proxies / KEPT / f"{path.stem}.safetensors"
         if keep_weights and (not weights.exists() or file_digest(weights) != record["weights_digest"]):
-            way_out = f"remove {path.parent} and run dvc repro"
-            raise DataError(f"not the weights that {path.name} names", file=weights, way_out=way_out)
+            way_out = f"remove {path.parent} and run `dvc repro`"
+            raise DataError(f"not the weights that {path.name} records", file=weights, way_out=way_out)
         records[path.stem] = record
     return records

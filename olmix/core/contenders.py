@@ -41,7 +41,10 @@ def contenders(
         try:
             weights = cap_proportionally(np.array([mixture[name] for name in names]), limits)
         except InfeasibleError:
-            warn(f"{LABELS[label]} does not fit the limits and is not measured: its domains hold too few tokens")
+            warn(
+                f"{LABELS[label]} cannot meet the repetition limits (its domains have too few tokens), so it is not "
+                "measured"
+            )
             continue
         within[label] = dict(zip(names, weights.tolist(), strict=True))
     return within

@@ -31,7 +31,7 @@ class Dataset:
     def __post_init__(self) -> None:
         object.__setattr__(self, "domains", dict(sorted(self.domains.items())))
         if not self.domains:
-            raise MixtureError("the dataset has no domains", way_out="declare some")
+            raise MixtureError("the dataset has no domains", way_out="declare at least two")
         for name, domain in self.domains.items():
             if domain.tokens <= 0:
                 raise MixtureError(f"domain {name}: {domain.tokens} tokens", way_out="give it documents or remove it")

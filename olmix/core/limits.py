@@ -48,7 +48,7 @@ def require_feasible(
     tokens = sum(d.tokens for d in dataset.domains.values())
     message = (
         f"{target_tokens:,} tokens cannot be drawn with repetition {limit:g}: "
-        f"the domains give at most {target_tokens - shortfall:,}, {shortfall:,} short"
+        f"the domains give at most {target_tokens - shortfall:,} ({shortfall:,} too few)"
     )
     needed = math.ceil(target_tokens / tokens * 1000) / 1000
     if space.members and tokens * limit >= target_tokens:
@@ -60,7 +60,7 @@ def require_feasible(
             way_out="recompute it too (reuse: recompute), or reuse nothing (reuse: mode: none)",
         )
     raise InfeasibleError(
-        f"{message}; all {len(dataset.domains)} domains hold {tokens:,} tokens",
+        f"{message}; all {len(dataset.domains)} domains have {tokens:,} tokens together",
         key="target",
         way_out=f"raise the repetition limit to {needed:g} or lower the target to {target_tokens - shortfall:,} tokens",
     )
@@ -74,7 +74,7 @@ def cap_proportionally(weights: Array, caps: Array) -> Array:
     reach = float(np.minimum(caps, 1.0)[weights > 0].sum())
     if reach < 1 - 1e-12:
         raise InfeasibleError(
-            f"the domains with weight can hold {reach:.1%} of the target within the repetition limit",
+            f"the domains that have weight give only {reach:.1%} of the target within the repetition limit",
             key="target",
             way_out="raise the limit, lower the target, or reuse nothing (reuse: mode: none)",
         )

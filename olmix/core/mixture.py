@@ -32,10 +32,12 @@ class Mixture:
         object.__setattr__(self, "domains", dict(sorted(self.domains.items())))
         for name, share in self.domains.items():
             if not (math.isfinite(share.weight) and share.weight >= 0):
-                raise MixtureError(f"domain {name}: weight {share.weight}; weights are finite and not negative")
+                raise MixtureError(f"domain {name}: weight {share.weight} is negative or not finite")
         total = math.fsum(self.weights.values())
         if self.domains and abs(total - 1) > FILE_SUM_TOLERANCE:
-            raise MixtureError(f"the weights sum to {total:.6f}, not 1; correct them or divide them by their sum")
+            raise MixtureError(
+                f"the weights sum to {total:.6f}, not 1", way_out="correct them or divide them by their sum"
+            )
 
     @property
     def weights(self) -> dict[str, float]:

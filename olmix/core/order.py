@@ -49,7 +49,9 @@ def plan_order(
     """
     for identity, count, available in zip(identities, counts, rows, strict=True):
         if count < 0 or (count and not available):
-            raise TrainingError(f"token set {identity}: cannot read {count} sequences of {available}; run dvc repro")
+            raise TrainingError(
+                f"token set {identity}: cannot read {count} sequences, it has {available}", way_out="run `dvc repro`"
+            )
     by_identity = sorted(range(len(counts)), key=lambda i: identities[i])
     labels = np.repeat(np.array(by_identity, dtype=np.int32), [counts[i] for i in by_identity])
     labels = generator("proxy", "order", seed, "labels").permutation(labels)

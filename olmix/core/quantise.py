@@ -23,9 +23,9 @@ def largest_remainder(weights: ArrayLike, total: int) -> NDArray[np.int64]:
     """
     values = np.asarray(weights, dtype=np.float64)
     if values.ndim != 1 or not np.all(np.isfinite(values)) or np.any(values < 0):
-        raise MixtureError(f"weights {values.tolist()}: weights are finite and not negative; correct them")
+        raise MixtureError(f"weights {values.tolist()} are not all finite and >= 0", way_out="correct them")
     if not values.any():
-        raise MixtureError(f"{len(values)} weights are all 0, nowhere to put {total} units; raise one")
+        raise MixtureError(f"all {len(values)} weights are 0", way_out="raise one")
     # Dividing by the largest first keeps the sum finite; fsum makes it independent of the weights' order.
     scaled = values / values.max()
     quotas = scaled / math.fsum(scaled) * total

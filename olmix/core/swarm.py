@@ -102,7 +102,7 @@ def _variant(domains: Sequence[SwarmDomain], i: int, attempt: int, sampling: Sam
         groups.setdefault(domain.source or domain.identity, []).append(k)
     if sampling.floor * len(groups) > 0.5:
         raise ConfigError(
-            f"{sampling.floor} for each of {len(groups)} sources fixes more than half of every mixture",
+            f"{sampling.floor} for each of {len(groups)} sources takes up more than half of every mixture",
             key="floor",
             way_out=f"lower it to {0.5 / len(groups):.6f} or less",
         )
@@ -151,8 +151,8 @@ def _topics(
             return shares
     stuck = next((topic for topic, wanted in zip(topics, featured, strict=True) if wanted), topics[0])
     raise SwarmError(
-        f"variant {i}: no draw of {TRIES} gives topic {stuck.name} a share of {sampling.topic_minimum} or more of its "
-        "source",
+        f"variant {i}: none of {TRIES} draws gives topic {stuck.name} a share of {sampling.topic_minimum} or more of "
+        "its source",
         key="topic_minimum",
         way_out="lower it",
     )

@@ -32,7 +32,9 @@ def resamples(observations: Observations, replicates: int, seed: int) -> list[Ar
                 factors.append(drawn)
                 break
         else:
-            raise SwarmError("a task counts in too few runs to resample them; leave it out, or set the replicates to 0")
+            raise SwarmError(
+                "a task counts in too few runs to resample them", way_out="leave it out, or set the replicates to 0"
+            )
     return factors
 
 

@@ -52,9 +52,9 @@ def folds_of(ids: Sequence[str], folds: int, seed: int) -> tuple[NDArray[np.intp
     """
     if len(set(ids)) != len(ids):
         repeated = sorted({name for name in ids if list(ids).count(name) > 1})
-        raise SwarmError(f"run id {repeated[0]} is there {list(ids).count(repeated[0])} times; ids must be distinct")
+        raise SwarmError(f"run id {repeated[0]} occurs {list(ids).count(repeated[0])} times; ids must be distinct")
     if not 2 <= folds <= len(ids):
-        raise SwarmError(f"{len(ids)} runs cannot be split into {folds} folds; use 2 to {len(ids)}")
+        raise SwarmError(f"cannot split {len(ids)} runs into {folds} folds", way_out=f"use 2 to {len(ids)}")
     order = np.array(sorted(range(len(ids)), key=lambda i: named_key("fold", seed, ids[i])), dtype=np.intp)
     fold = np.empty(len(ids), dtype=np.intp)
     fold[order] = np.arange(len(ids)) % folds

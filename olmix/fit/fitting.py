@@ -176,8 +176,9 @@ def require_runs(law: str, kinds: dict[str, LawKind], newest: Observations, olde
         return
     least = min(kinds[name].least_runs(_sampled(newest, older)) for name in names)
     raise SwarmError(
-        f"{_rows(newest, older)} runs with distinct mixtures are too few for law {law}: it needs {least} over "
-        f"{_sampled(newest, older)} sampled domains; train more, or name another law"
+        f"{_rows(newest, older)} runs with distinct mixtures are too few for law {law}, which needs {least} for "
+        f"{_sampled(newest, older)} sampled domains",
+        way_out="train more, or choose another law",
     )
 
 

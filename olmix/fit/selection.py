@@ -186,7 +186,7 @@ def curve_sizes(runs: int, domains: int) -> list[int]:
     """
     largest = int(0.8 * runs)
     if runs < 8:
-        raise SwarmError(f"a learning curve needs 8 runs or more, not {runs}")
+        raise SwarmError(f"a learning curve needs at least 8 runs, not {runs}")
     least = min(max(4, domains // 2), largest)
     return sorted({round(least * (largest / least) ** (k / 5)) for k in range(6)})
 

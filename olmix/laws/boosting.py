@@ -80,8 +80,8 @@ def _lightgbm() -> ModuleType:
     try:
         import lightgbm
     except ImportError as error:
-        raise SwarmError("the boosted law needs LightGBM, which is not installed: pip install 'olmix[lightgbm]'") from (
-            error
-        )
+        raise SwarmError(
+            "the boosted law needs LightGBM, which is not installed", way_out="run `pip install 'olmix[lightgbm]'`"
+        ) from error
     module: ModuleType = lightgbm
     return module

@@ -82,8 +82,8 @@ def fit_loglinear(
     sampled, used = int((~observations.never_sampled).sum()), int(observations.counted.sum())
     if used < sampled and not allow_underdetermined:
         raise SwarmError(
-            f"{used} runs cannot fit the law of {sampled} sampled domains; "
-            "train at least as many runs as domains (three times as many are enough)"
+            f"{used} runs cannot fit the law of {sampled} sampled domains",
+            way_out="train at least as many runs as domains (three times as many are enough)",
         )
     return loglinear(observations, delta=delta, ridge=ridge, starts=starts)
 

@@ -109,17 +109,19 @@ def observe(mixtures: Array, bpb: Array, weights: Array | None = None, *, partia
     w = np.array(np.broadcast_to(w[:, None] if w.ndim == 1 else w, y.shape))
     if not np.isfinite(x).all():
         row, column = np.argwhere(~np.isfinite(x))[0]
-        raise SwarmError(f"the mixture of run {row}, column {column} is {x[row, column]}; every one must be finite")
+        raise SwarmError(f"the mixture of run {row}, column {column} is {x[row, column]}, which is not finite")
     off = np.where((x < 0).any(axis=1), np.inf, np.abs(x.sum(axis=1) - 1))
     if off.max() > RUN_SUM_TOLERANCE:
-        raise SwarmError(f"the mixture of run {int(off.argmax())} is no mixture: weights >= 0 that sum to 1 are needed")
+        raise SwarmError(f"run {int(off.argmax())} has an invalid mixture: its weights must be >= 0 and sum to 1")
     bad = (w > 0) & ~(np.isfinite(y) & (y > 0))
     if bad.any():
         row, column = np.argwhere(bad)[0]
-        raise SwarmError(f"the BPB of run {row}, task {column} is {y[row, column]:g}; a BPB is positive and finite")
+        raise SwarmError(f"the BPB of run {row}, task {column} is {y[row, column]:g}, which is not positive and finite")
     total = w.sum(axis=0)
     if (total <= 0).any() and not partial:
-        raise SwarmError(f"task {int(np.argmin(w.sum(axis=0)))} has no run; run weights need a positive sum")
+        raise SwarmError(
+            f"task {int(np.argmin(w.sum(axis=0)))} has no run: the sum of its run weights must be positive"
+        )
     filled = np.where(w > 0, y, 0.0)
     mean = np.divide((w * filled).sum(axis=0), total, out=np.ones_like(total), where=total > 0)
     return Observations(x, np.where(w > 0, filled, mean), w)

@@ -250,4 +250,4 @@ def _nonnegative(gram: Array, right: Array) -> tuple[Array, Array]:
         pairs = f[:, :, None] & f[:, None, :]
         inverse[active] = np.where(pairs, np.linalg.inv(np.where(pairs, gram, np.eye(size))), 0.0)
         solution[active] = (inverse[active] @ right[active][..., None])[..., 0]
-    raise SwarmError("the runs' mixtures are too nearly alike for a power law; fit another law, or add runs")
+    raise SwarmError("the mixtures are too similar for a power law", way_out="fit another law, or add runs")

@@ -89,7 +89,7 @@ def law_kinds(delta: float = HUBER_DELTA, ridge: float = RIDGE) -> dict[str, Law
         ),
         LawKind(
             "lightgbm",
-            "gradient-boosted trees, as in RegMix (pip install 'olmix[lightgbm]'); not convex",
+            "gradient-boosted trees, as in RegMix (`pip install 'olmix[lightgbm]'`); not convex",
             BoostedTrees,
             fit_boosted,
             lambda m: FEW,

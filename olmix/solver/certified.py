@@ -30,6 +30,7 @@ LARGEST_RELATIVE_GAP = 1e-12
 STRONG_ENTROPY = 1e-2
 NEWTON_STEPS, INTERIOR_STEPS = 60, 200
 UNDERFLOW = 1e-300
+_RIDGE = "refit with a larger ridge"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def solve(objective: ConvexObjective, *, reference: Array, kl: float, caps: Arra
     try:
         return _accepted(problem.solved())
     except np.linalg.LinAlgError as error:
-        raise SolverError(f"the law overflows inside the simplex ({error}); refit with a larger ridge") from error
+        raise SolverError(f"the law overflows inside the simplex ({error})", way_out=_RIDGE) from error
 
 
 def require_problem(reference: Array, kl: float, caps: Array) -> float:
@@ -112,7 +113,8 @@ def require_problem(reference: Array, kl: float, caps: Array) -> float:
     reach = float(np.minimum(caps, 1.0).sum())
     if reach < 1 - 1e-12:
         raise InfeasibleError(
-            f"the caps sum to {reach:.6g}, so {1 - reach:.6g} of the mixture has no domain to come from; raise the caps"
+            f"the caps sum to {reach:.6g}, so no domain can supply {1 - reach:.6g} of the mixture",
+            way_out="raise the caps",
         )
     return reach
 
@@ -130,7 +132,7 @@ class _Problem:
         even = upper / upper.sum()
         slopes = self.objective.gradient(even)[upper > 0]
         if not (np.isfinite(self.objective.value(even)) and np.isfinite(slopes).all()):
-            raise SolverError("the law overflows inside the simplex; refit with a larger ridge")
+            raise SolverError("the law overflows inside the simplex", way_out=_RIDGE)
 
     def solved(self) -> Solution:
         """The better of the two methods' answers, the second asked only where the first is not good."""
@@ -191,7 +193,7 @@ def _accepted(solution: Solution) -> Solution:
     if not (solution.gap <= limit and abs(total - 1) <= 1e-12):
         raise SolverError(
             f"the solver stopped after {solution.steps} steps with a gap of {solution.gap:.3g} (limit "
-            f"{limit:g}) and weights that sum to {total:.15g}; raise the strength of the KL term, "
-            "or refit with a larger ridge"
+            f"{limit:g}) and weights that sum to {total:.15g}",
+            way_out=f"raise the strength of the KL term, or {_RIDGE}",
         )
     return solution

@@ -126,7 +126,7 @@ def _mixtures(observed: ArrayLike, domains: int) -> Array:
     totals = runs.sum(axis=1)
     bad = ~np.isfinite(runs).all(axis=1) | (runs < 0).any(axis=1) | ~(totals > 0)
     if bad.any():
-        raise SwarmError(f"the mixture of run {int(np.argmax(bad))} is no mixture: finite weights >= 0 are needed")
+        raise SwarmError(f"run {int(np.argmax(bad))} has an invalid mixture: its weights must be finite and >= 0")
     # A run that sums to 1 stays as it is, bit for bit.
     exact = np.abs(totals - 1) <= 1e-12
     return np.unique(np.where(exact[:, None], runs, runs / totals[:, None]), axis=0)
@@ -171,7 +171,9 @@ class _Scored:
         predicted = np.asarray(self.law.predict(mixtures), dtype=np.float64)
         self.count += len(mixtures)
         if not np.isfinite(predicted).all():
-            raise SolverError("the law is not finite inside the simplex; refit it with more runs or another law")
+            raise SolverError(
+                "the law is not finite inside the simplex", way_out="refit it with more runs, or use another law"
+            )
         return predicted
 
 

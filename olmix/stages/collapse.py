@@ -23,7 +23,7 @@ def collapse(project: Project) -> None:
     recipe = params.recipe(params.load_tokenizer().vocabulary)
     coarse = write_collapsed(project, plan, recipe.sequence_length, recipe.sequences, params.scale(recipe))
     for name, reason in coarse.items():
-        warn(f"domain {name}: its repetition in a proxy is not that of the target: {reason}")
+        warn(f"domain {name}: proxies do not repeat it as often as the target run will: {reason}")
 
 
 def main() -> None:

@@ -48,8 +48,9 @@ def fit_laws(
     parameters = len(results.coordinates) + 1
     if len(results.runs) < parameters:
         raise SwarmError(
-            f"{len(results.runs)} distinct of {len(wanted)} runs are there; missing: {', '.join(missing) or 'none'}; "
-            f"too few for the {parameters} parameters of a law; raise swarm.runs_per_domain, or dvc repro -f -s train"
+            f"only {len(results.runs)} distinct of {len(wanted)} runs for the {parameters} parameters of a law; "
+            f"missing: {', '.join(missing) or 'none'}",
+            way_out="raise swarm.runs_per_domain, or run `dvc repro -f -s train`",
         )
     weights = np.array([task_weights[task] for task in results.tasks])
     fit = fit_swarm(observe(results.weights, results.bpb), results.runs, weights / weights.sum(), settings)
@@ -69,14 +70,16 @@ def fit_laws(
     }
     warnings = []
     if missing:
-        warnings.append(f"{len(missing)} runs are missing ({', '.join(missing)}); fitted on {len(results.runs)}")
+        warnings.append(
+            f"{len(missing)} runs are missing ({', '.join(missing)}); fitted on the other {len(results.runs)}"
+        )
     if fit.design.rank < len(results.coordinates):
         warnings.append(f"the mixtures have rank {fit.design.rank} for {len(results.coordinates)} domains")
     warnings += [
-        f"domain {name} was never sampled: its coefficient is not from data" for name in values["never_sampled"]
+        f"domain {name} was never sampled: its coefficient does not come from data" for name in values["never_sampled"]
     ]
     warnings += [
-        f"task {task}: no run is much better than a model that knows nothing; no domain may hold its format"
+        f"task {task}: no run is much better than a model that knows nothing; perhaps no domain has text in its format"
         for task in unlearned
     ]
     return Fit(Laws(results.coordinates, results.tasks, fit, settings.kinds()), diagnostics, tuple(warnings))

@@ -74,7 +74,7 @@ def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFi
     """Nothing is recomputed: the base on what still stands, and its excess over a cap to the others in proportion."""
     if not plan.carried:
         raise MixtureError(
-            "no weight of the accepted mixture is left on today's domains",
+            "no domain with weight in the accepted mixture is left",
             key="reuse",
             way_out="reuse nothing (reuse: mode: none)",
         )

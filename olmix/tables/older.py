@@ -35,12 +35,16 @@ def renamed(table: SwarmTable, names: Mapping[str, str]) -> SwarmTable:
     unknown = [name for name in names if name not in table.domains]
     if unknown:
         raise DataError(
-            f"{table.source}: the map of domains names {first_few(unknown)}, which this swarm does not have"
+            f"the map of domains names {first_few(unknown)}, which this swarm does not have", file=table.source
         )
     domains = tuple(names.get(name, name) for name in table.domains)
     twice = sorted({name for name in domains if domains.count(name) > 1})
     if twice:
-        raise DataError(f"{table.source}: two domains would be called {first_few(twice)}; map one of them elsewhere")
+        raise DataError(
+            f"two domains would be called {first_few(twice)}",
+            file=table.source,
+            way_out="map one of them to another domain",
+        )
     return SwarmTable(table.runs, domains, table.tasks, table.mixtures, table.bpb, table.source)
 
 
@@ -52,8 +56,9 @@ def refuse_shared(newest: SwarmTable, older: SwarmTable, where: str) -> None:
     ]
     if shared:
         raise DataError(
-            f"{where}: {len(shared)} runs are runs of the newest swarm too: {first_few(shared)}; "
-            "leave them out of the older swarm"
+            f"{len(shared)} runs are also in the newest swarm: {first_few(shared)}",
+            file=where,
+            way_out="leave them out of the older swarm",
         )
 
 
@@ -71,8 +76,10 @@ def align(newest: SwarmTable, older: Sequence[SwarmTable]) -> Aligned:
     for table in older:
         if not set(table.domains) & set(newest.domains):
             raise DataError(
-                f"{table.source}: shares no domain with {newest.source}: it has {first_few(table.domains)}, the newest "
-                f"swarm has {first_few(newest.domains)}; map its domains to those of the newest swarm"
+                f"shares no domain with {newest.source}: it has {first_few(table.domains)}, the newest swarm has "
+                f"{first_few(newest.domains)}",
+                file=table.source,
+                way_out="map its domains to those of the newest swarm",
             )
     extra = sorted({name for table in older for name in table.domains} - set(newest.domains))
     domains = (*newest.domains, *extra)
@@ -104,8 +111,9 @@ def bpb_of(table: SwarmTable, tasks: Sequence[str], groups: Groups) -> Array:
     bpb = np.column_stack(columns)
     if np.isnan(bpb).all():
         raise DataError(
-            f"{table.source}: was measured on none of the {len(tasks)} tasks: it has {first_few(table.tasks)}; "
-            f"the tasks are {first_few(tasks)}"
+            f"was measured on none of the {len(tasks)} tasks: it has {first_few(table.tasks)}; the tasks are "
+            f"{first_few(tasks)}",
+            file=table.source,
         )
     return bpb
 

@@ -21,6 +21,7 @@ from olmix.tables.tasks import SetAside, refuse_unknown, tasks_of
 
 _FOLDER = Path(__file__).parent
 _KEYS = ("drop", "families", "groups")
+_QUOTES = "put names that look like numbers in quotes"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def preset_names() -> tuple[str, ...]:
 def preset(name: str) -> Preset:
     """A built-in preset; raises DataError, with their names, for one that there is not."""
     if name not in preset_names():
-        raise DataError(f"preset {name!r}: no such preset; built in: {', '.join(preset_names())}")
+        raise DataError(f"no such preset; the built-in ones are {', '.join(preset_names())}", key=f"preset {name!r}")
     return read_preset(_FOLDER / f"{name}.yaml")
 
 
@@ -63,20 +64,28 @@ def read_preset(path: Path) -> Preset:
     """
     content = read_yaml(path)
     if not isinstance(content, dict) or not content.get("families"):
-        raise DataError(f"{path}: not a preset; write the mapping `families`, and `groups` and `drop` where needed")
+        raise DataError(
+            "not a preset", file=path, way_out="write the mapping `families`, and `groups` and `drop` where needed"
+        )
     unknown = sorted(str(key) for key in content if key not in _KEYS)
     if unknown:
-        raise DataError(f"{path}: unknown keys {first_few(unknown)}; a preset has {', '.join(_KEYS)}")
-    read = Preset(path.stem, _groups(content, path), _names(content.get("drop") or [], f"{path}: drop"), {})
-    families = _mapping(content["families"], f"{path}: families")
-    read = Preset(read.name, read.groups, read.drop, {f: _names(t, f"{path}: {f}") for f, t in families.items()})
+        raise DataError(f"unknown keys {first_few(unknown)}; the keys are {', '.join(_KEYS)}", file=path)
+    read = Preset(path.stem, _groups(content, path), _names(content.get("drop") or [], path, "drop"), {})
+    families = _mapping(content["families"], path, "families")
+    read = Preset(read.name, read.groups, read.drop, {f: _names(t, path, f"families.{f}") for f, t in families.items()})
     homeless = sorted(set(read.groups) - set(read.tasks))
     if homeless:
-        raise DataError(f"{path}: groups of no family: {first_few(homeless)}; name each in one family")
+        raise DataError(
+            f"groups in no family: {first_few(homeless)}", file=path, way_out="list each in one of the families"
+        )
     named = [*read.metrics, *read.drop]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: named twice: {first_few(twice)}; a metric is dropped, or in one task of one family")
+        raise DataError(
+            f"listed twice: {first_few(twice)}",
+            file=path,
+            way_out="drop each metric, or keep it in one task of one family",
+        )
     return read
 
 
@@ -95,13 +104,16 @@ def preset_tasks(
     strange = [name for name in table.tasks if name not in {*preset.metrics, *gone}]
     if absent:
         raise DataError(
-            f"{table.source}: preset {preset.name} does not fit: {len(absent)} of its {len(preset.metrics)} metrics "
-            f"are missing: {first_few(absent)}; add them, or group the metrics with a preset of your own"
+            f"preset {preset.name} does not fit: {len(absent)} of its {len(preset.metrics)} metrics are missing: "
+            f"{first_few(absent)}",
+            file=table.source,
+            way_out="add them, or group the metrics with a preset of your own",
         )
     if strange:
         raise DataError(
-            f"{table.source}: preset {preset.name} does not know {len(strange)} metrics: {first_few(strange)}; "
-            "leave them out with --drop, or group the metrics with a preset of your own"
+            f"preset {preset.name} does not know {len(strange)} metrics: {first_few(strange)}",
+            file=table.source,
+            way_out="leave them out with --drop, or group the metrics with a preset of your own",
         )
     made, aside = tasks_of(table, preset.groups, [name for name in table.tasks if name in gone])
     order = [made.tasks.index(task) for task in preset.tasks if task in made.tasks]
@@ -110,26 +122,28 @@ def preset_tasks(
 
 def _groups(content: dict[Any, Any], path: Path) -> dict[str, dict[str, float]]:
     groups: dict[str, dict[str, float]] = {}
-    for task, members in _mapping(content.get("groups") or {}, f"{path}: groups").items():
-        where = f"{path}: groups.{task}"
+    for task, members in _mapping(content.get("groups") or {}, path, "groups").items():
+        key = f"groups.{task}"
         # A list weighs its metrics equally, as --group does.
         groups[task] = (
-            dict.fromkeys(_names(members, where), 1.0) if isinstance(members, list) else _mapping(members, where)
+            dict.fromkeys(_names(members, path, key), 1.0)
+            if isinstance(members, list)
+            else _mapping(members, path, key)
         )
         for metric, weight in groups[task].items():
             number = isinstance(weight, int | float) and not isinstance(weight, bool)
             if not number or not (math.isfinite(weight) and weight > 0):
-                raise DataError(f"{where}: {metric}: weight {weight!r}; a weight is a finite number > 0")
+                raise DataError(f"{metric}: weight {weight!r} is not a finite number > 0", file=path, key=key)
     return groups
 
 
-def _mapping(content: Any, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise DataError(f"{where}: not a mapping of names; put names that look like numbers in quotes")
+def _mapping(content: Any, path: Path, key: str) -> dict[str, Any]:
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise DataError("not a mapping of names", file=path, key=key, way_out=_QUOTES)
     return content
 
 
-def _names(content: Any, where: str) -> tuple[str, ...]:
+def _names(content: Any, path: Path, key: str) -> tuple[str, ...]:
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
-        raise DataError(f"{where}: not a list of names; put names that look like numbers in quotes")
+        raise DataError("not a list of names", file=path, key=key, way_out=_QUOTES)
     return tuple(content)

@@ -41,20 +41,24 @@ def read_priors(path: Path) -> Priors:
     elif path.suffix.lower() in (".yaml", ".yml"):
         content = read_yaml(path)
     else:
-        raise DataError(f"{path}: priors are read from .json, .yaml and .yml files, not {path.suffix!r}; convert it")
+        raise DataError(
+            f"priors must be a .json, .yaml or .yml file, not {path.suffix!r}", file=path, way_out="convert it"
+        )
     if not isinstance(content, dict) or not content:
-        raise DataError(f"{path}: not priors; write {{relative_sizes, token_counts}}, or the tokens of each domain")
+        raise DataError(
+            "not priors", file=path, way_out="write {relative_sizes, token_counts}, or the tokens of each domain"
+        )
     if not any(key in SECTIONS or isinstance(value, dict | None) for key, value in content.items()):
-        return Priors(None, _tokens(content, str(path)), str(path))
+        return Priors(None, _tokens(content, path), str(path))
     for key in content:
         if key not in SECTIONS:
             close = difflib.get_close_matches(str(key), SECTIONS, n=1)
             way = f"did you mean {close[0]!r}?" if close else f"the keys are {' and '.join(SECTIONS)}"
-            raise DataError(f"{path}: unknown key {key!r}; {way}")
+            raise DataError(f"unknown key {key!r}; {way}", file=path)
     sizes, counts = (content.get(section) for section in SECTIONS)
     return Priors(
-        None if sizes is None else _reference(_section(sizes, path, SECTIONS[0]), f"{path}: {SECTIONS[0]}"),
-        None if counts is None else _tokens(_section(counts, path, SECTIONS[1]), f"{path}: {SECTIONS[1]}"),
+        None if sizes is None else _reference(_section(sizes, path, SECTIONS[0]), path, SECTIONS[0]),
+        None if counts is None else _tokens(_section(counts, path, SECTIONS[1]), path, SECTIONS[1]),
         str(path),
     )
 
@@ -67,12 +71,14 @@ def aligned(priors: Priors, domains: Sequence[str]) -> tuple[Array, Array | None
     """
     for section, values in zip(SECTIONS, (priors.reference, priors.tokens), strict=True):
         if values is not None:
-            _refuse_strangers(values, domains, f"{priors.source}: {section}")
+            _refuse_strangers(values, domains, priors.source, section)
     tokens = None if priors.tokens is None else np.array([priors.tokens[d] for d in domains], dtype=np.float64)
     if priors.reference is not None:
         return np.array([priors.reference[d] for d in domains]), tokens
     if tokens is None:
-        raise DataError(f"{priors.source}: neither {' nor '.join(SECTIONS)}; write at least one of them")
+        raise DataError(
+            f"has neither {' nor '.join(SECTIONS)}", file=priors.source, way_out="write at least one of them"
+        )
     return tokens / tokens.sum(), tokens
 
 
@@ -81,46 +87,63 @@ def _refuse_repeats(path: Path, pairs: list[tuple[str, Any]]) -> None:
     names = [name for name, _ in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: named twice: {first_few(twice)}; keep one line for each domain")
+        raise DataError(f"listed twice: {first_few(twice)}", file=path, way_out="keep one line per domain")
 
 
-def _refuse_strangers(values: Mapping[str, object], domains: Sequence[str], where: str) -> None:
+def _refuse_strangers(values: Mapping[str, object], domains: Sequence[str], source: str, section: str) -> None:
     strange = [d for d in values if d not in set(domains)]
     absent = [d for d in domains if d not in values]
     sides = [f"{len(strange)} are not in the swarm ({first_few(strange)})"] if strange else []
     sides += [f"{len(absent)} of the swarm are missing ({first_few(absent)})"] if absent else []
     if sides:
-        raise DataError(f"{where}: domains: {'; '.join(sides)}; name exactly the {len(domains)} domains of the swarm")
+        raise DataError(
+            f"domains: {'; '.join(sides)}",
+            file=source,
+            key=section,
+            way_out=f"list exactly the {len(domains)} domains of the swarm",
+        )
 
 
 def _section(content: Any, path: Path, key: str) -> dict[Any, Any]:
     if not isinstance(content, dict) or not content:
-        raise DataError(f"{path}: {key}: not a mapping of domains; write a line `domain: number` for each")
+        raise DataError(
+            "not a mapping of domains", file=path, key=key, way_out="write a line `domain: number` for each"
+        )
     return content
 
 
-def _reference(content: dict[Any, Any], where: str) -> dict[str, float]:
+def _reference(content: dict[Any, Any], path: Path, section: str) -> dict[str, float]:
     """Shares, positive and finite, divided by their sum."""
     for domain, value in content.items():
         if not _is_number(value) or not (math.isfinite(value) and value > 0):
-            raise DataError(f"{where}: {domain}: {value!r}; a share is a finite number > 0: correct or remove it")
+            raise DataError(
+                f"{domain}: share {value!r} is not a finite number > 0",
+                file=path,
+                key=section,
+                way_out="correct or remove it",
+            )
     total = math.fsum(content.values())
-    return {_domain(domain, where): value / total for domain, value in content.items()}
+    return {_domain(domain, path, section): value / total for domain, value in content.items()}
 
 
-def _tokens(content: dict[Any, Any], where: str) -> dict[str, int]:
+def _tokens(content: dict[Any, Any], path: Path, section: str | None = None) -> dict[str, int]:
     """Positive whole numbers of tokens; 2.0e9 is one."""
     for domain, value in content.items():
         if not _is_number(value) or not (math.isfinite(value) and value == int(value) and value > 0):
-            raise DataError(f"{where}: {domain}: {value!r}; tokens are a whole number > 0: correct or remove it")
-    return {_domain(domain, where): int(value) for domain, value in content.items()}
+            raise DataError(
+                f"{domain}: tokens {value!r} is not a whole number > 0",
+                file=path,
+                key=section,
+                way_out="correct or remove it",
+            )
+    return {_domain(domain, path, section): int(value) for domain, value in content.items()}
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _domain(name: object, where: str) -> str:
+def _domain(name: object, path: Path, section: str | None) -> str:
     if not isinstance(name, str):
-        raise DataError(f"{where}: domain {name!r} is not text; put it in quotes")
+        raise DataError(f"domain {name!r} is not text", file=path, key=section, way_out="put it in quotes")
     return name

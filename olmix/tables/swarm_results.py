@@ -59,8 +59,9 @@ def join(ratios: ResultTable, metrics: ResultTable, unused: Collection[str] = ()
     if sides:
         keys = f"{ratios.id_column!r} and {metrics.id_column!r}"
         raise DataError(
-            f"{ratios.path}, {metrics.path}: runs joined by {keys}: {'; '.join(sides)}; "
-            "every run needs both: remove these rows, or add the others"
+            f"runs joined by {keys}: {'; '.join(sides)}",
+            file=f"{ratios.path}, {metrics.path}",
+            way_out="remove these rows, or add the missing ones to the other file",
         )
     row = {run: k for k, run in enumerate(metrics.ids)}
     return SwarmTable(
@@ -79,19 +80,23 @@ def _mixtures(ratios: ResultTable) -> Array:
     bad = np.argwhere(~(weights >= 0))
     if len(bad):
         k, i = bad[0]
-        place = f"{ratios.path}: run {ratios.ids[k]!r}, domain {ratios.columns[i]!r}"
+        place = f"run {ratios.ids[k]!r}, domain {ratios.columns[i]!r}"
         if math.isnan(weights[k, i]):
-            raise DataError(f"{place}: no weight; write 0 for a domain that a run does not read")
-        raise DataError(f"{place}: weight {weights[k, i]:g}; weights are >= 0")
+            raise DataError(
+                f"{place}: no weight", file=ratios.path, way_out="write 0 for a domain that a run does not read"
+            )
+        raise DataError(f"{place}: weight {weights[k, i]:g}; weights must be >= 0", file=ratios.path)
     sums = weights.sum(axis=1)
     off = np.abs(sums - 1)
     if off.max() > RUN_SUM_TOLERANCE:
         k = int(off.argmax())
         others = int((off > RUN_SUM_TOLERANCE).sum()) - 1
         raise DataError(
-            f"{ratios.path}: run {ratios.ids[k]!r}: weights sum to {sums[k]:.6g}, not to 1 within {RUN_SUM_TOLERANCE:g}"
-            f"{f', nor do those of {others} more' if others else ''}; "
-            "add the missing domains, remove columns that are none, and check that this is the file of ratios"
+            f"run {ratios.ids[k]!r}: weights sum to {sums[k]:.6g}, not to 1 within {RUN_SUM_TOLERANCE:g}"
+            + (f" (and {others} more like it)" if others else ""),
+            file=ratios.path,
+            way_out="add the missing domains, remove columns that are not domains, and check that this is the file of "
+            "ratios",
         )
     return np.asarray(weights / sums[:, None])
 
@@ -102,8 +107,10 @@ def _positive(metrics: ResultTable, unused: Collection[str]) -> Array:
     if len(bad):
         k, j = bad[0]
         raise DataError(
-            f"{metrics.path}: run {metrics.ids[k]!r}, metric {metrics.columns[j]!r}: {metrics.values[k, j]:g}; "
-            "a BPB is > 0: leave the metric out with --drop, or the cell empty"
+            f"run {metrics.ids[k]!r}, metric {metrics.columns[j]!r}: {metrics.values[k, j]:g} is not a BPB, "
+            "which is > 0",
+            file=metrics.path,
+            way_out="leave the metric out with --drop, or the cell empty",
         )
     return metrics.values
 
@@ -116,9 +123,9 @@ def subset(table: SwarmTable, *, runs: int, seed: int) -> SwarmTable:
     """
     total = len(table.runs)
     if not 1 <= runs <= total:
-        raise DataError(f"{table.source}: {runs} runs of {total} cannot be chosen; choose 1 to {total}")
+        raise DataError(f"cannot choose {runs} of {total} runs", file=table.source, way_out=f"choose from 1 to {total}")
     if not 0 <= seed < 2**32:
-        raise DataError(f"{table.source}: seed {seed} is not within 0 and {2**32 - 1}; choose one that is")
+        raise DataError(f"seed {seed} is out of range", file=table.source, way_out=f"choose one from 0 to {2**32 - 1}")
     # Not of olmix.core.seeds: published subsets are known by the seed of this generator alone.
     chosen = np.random.RandomState(seed).permutation(total)[total - runs :]
     return table.rows(np.sort(chosen))
@@ -130,9 +137,10 @@ def only(table: SwarmTable, ids: Sequence[str], source: str = "the ids") -> Swar
     unknown = [run for run in ids if run not in known]
     if unknown:
         raise DataError(
-            f"{source}: {len(unknown)} of {len(ids)} ids are in no row of {table.source}: "
-            f"{first_few(map(repr, unknown))}; remove them, or use the ids of its runs such as {table.runs[0]!r}"
+            f"{len(unknown)} of {len(ids)} ids are not in {table.source}: {first_few(map(repr, unknown))}",
+            file=source,
+            way_out=f"remove them, or use ids of its runs, such as {table.runs[0]!r}",
         )
     if not wanted:
-        raise DataError(f"{source}: no ids; name at least one run")
+        raise DataError("no ids", file=source, way_out="give at least one run")
     return table.rows([k for k, run in enumerate(table.runs) if run in wanted])

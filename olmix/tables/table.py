@@ -55,7 +55,11 @@ def read_result_table(path: Path) -> ResultTable:
     id_column, ids = _ids(read)
     columns = [name for name in read.names if name not in LABELS and not _PANDAS_INDEX.fullmatch(name)]
     if not columns:
-        raise DataError(f"{path}: no column besides {', '.join(map(repr, read.names))}; a domain or metric is a column")
+        raise DataError(
+            f"no columns besides {', '.join(map(repr, read.names))}",
+            file=path,
+            way_out="add a column for each domain or metric",
+        )
     values = np.column_stack([read.numbers(name) for name in columns])
     order = _order(read, ids)
     rows = sorted(range(len(ids)), key=lambda k: (order[k], natural(ids[k])))
@@ -63,7 +67,7 @@ def read_result_table(path: Path) -> ResultTable:
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """The ids of a file in the file's order: the id column of a .csv or .parquet file, else one id a line.
+    """The ids of a file in the file's order: the id column of a .csv or .parquet file, else one id per line.
 
     Raises DataError for a file that is empty or cannot be read, and for a repeated id.
     """
@@ -72,7 +76,7 @@ def read_ids(path: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in _text(path).splitlines()]
     numbers = [k for k, line in enumerate(lines, 1) if line]
     if not numbers:
-        raise DataError(f"{path}: no ids; write the id of a run on each line")
+        raise DataError("no ids", file=path, way_out="write one run id per line")
     ids = [lines[k - 1] for k in numbers]
     _refuse_repeats(path, ids, numbers)
     return tuple(ids)
@@ -101,7 +105,7 @@ class _Cells:
 
     def place(self, row: int) -> str:
         """Where a row is: its line in a CSV file, its number in Parquet."""
-        return f"{self.path}: {'row' if self.path.suffix.lower() == '.parquet' else 'line'} {self.lines[row]}"
+        return f"{'row' if self.path.suffix.lower() == '.parquet' else 'line'} {self.lines[row]}"
 
     def column(self, name: str) -> Sequence[str] | Array:
         return self.columns[self.names.index(name)]
@@ -114,8 +118,9 @@ class _Cells:
             if value is None or math.isinf(value):
                 said = "is not a number" if value is None else "is not finite"
                 raise DataError(
-                    f"{self.place(row)}, column {name!r}: {str(cells[row])[:_LONGEST]!r} {said}; "
-                    "correct it, leave the cell empty, or remove the column"
+                    f"{self.place(row)}, column {name!r}: {str(cells[row])[:_LONGEST]!r} {said}",
+                    file=self.path,
+                    way_out="correct it, leave the cell empty, or remove the column",
                 )
         return np.array(found, dtype=np.float64)
 
@@ -135,14 +140,22 @@ def _ids(read: _Cells) -> tuple[str, list[str]]:
     name = next((column for column in ID_COLUMNS if column in read.names), None)
     if name is None:
         raise DataError(
-            f"{read.path}: no id column among {first_few(map(repr, read.names))}; name it run, run_id or index"
+            f"no id column among {first_few(map(repr, read.names))}",
+            file=read.path,
+            way_out="name it run, run_id or index",
         )
     cells = read.column(name)
     if isinstance(cells, np.ndarray):
-        raise DataError(f"{read.path}: column {name!r} holds floating-point numbers; store ids as text or integers")
+        raise DataError(
+            f"column {name!r} has floating-point numbers", file=read.path, way_out="store ids as text or integers"
+        )
     ids = [cell.strip() for cell in cells]
     if "" in ids:
-        raise DataError(f"{read.place(ids.index(''))}: the id in column {name!r} is empty; every run needs its own")
+        raise DataError(
+            f"{read.place(ids.index(''))}: the id in column {name!r} is empty",
+            file=read.path,
+            way_out="give every run an id of its own",
+        )
     _refuse_repeats(read.path, ids, read.lines)
     return name, ids
 
@@ -154,7 +167,7 @@ def _refuse_repeats(path: Path, ids: Sequence[str], lines: Sequence[int]) -> Non
         if first.setdefault(run, line) != line:
             repeats.append(f"{run!r} at {first[run]} and {line}")
     if repeats:
-        raise DataError(f"{path}: repeated ids: {first_few(repeats)}; keep one row for each run")
+        raise DataError(f"duplicate ids: {first_few(repeats)}", file=path, way_out="keep one row per run")
 
 
 def _order(read: _Cells, ids: Sequence[str]) -> Array:
@@ -171,13 +184,15 @@ def _order(read: _Cells, ids: Sequence[str]) -> Array:
 def _read(path: Path) -> _Cells:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: tables must be .csv or .parquet files, not {path.suffix!r}; convert it")
+        raise DataError(f"tables must be .csv or .parquet files, not {path.suffix!r}", file=path, way_out="convert it")
     read = reader(path)
     twice = sorted({name for name in read.names if read.names.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: repeated column names: {first_few(map(repr, twice))}; rename or remove one")
+        raise DataError(
+            f"duplicate column names: {first_few(map(repr, twice))}", file=path, way_out="rename or remove one"
+        )
     if not len(read.lines):
-        raise DataError(f"{path}: column names but no rows; every run is a row")
+        raise DataError("column names but no rows", file=path, way_out="add one row per run")
     return read
 
 
@@ -185,11 +200,11 @@ def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise DataError("no such file", file=path) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(f"cannot be read: {error.strerror}", file=path) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+        raise DataError(f"byte {error.start} is not UTF-8", file=path, way_out="save the file as UTF-8") from None
 
 
 def _read_csv(path: Path) -> _Cells:
@@ -205,15 +220,21 @@ def _read_csv(path: Path) -> _Cells:
                 at.append(begun)
             begun = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}: line {begun}: not valid CSV: {error}; correct its quotes") from None
+        raise DataError(f"line {begun}: not valid CSV: {error}", file=path, way_out="correct its quotes") from None
     if not rows:
-        raise DataError(f"{path}: an empty file; the first line holds the column names")
+        raise DataError("an empty file", file=path, way_out="write the column names on the first line")
     names = [name.strip() for name in rows[0]]
     if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
-        raise DataError(f"{path}: line {at[0]}: columns are separated by commas here; save the file with commas")
+        raise DataError(
+            f"line {at[0]}: columns must be separated by commas", file=path, way_out="save the file with commas"
+        )
     for row, line in zip(rows, at, strict=True):
         if len(row) != len(names):
-            raise DataError(f"{path}: line {line}: {len(row)} cells under {len(names)} column names; is it whole?")
+            raise DataError(
+                f"line {line}: {len(row)} cells under {len(names)} column names",
+                file=path,
+                way_out="check that the file is complete",
+            )
     columns: list[Sequence[str] | Array] = list(zip(*rows[1:], strict=True))
     return _Cells(path, names, columns, at[1:])
 
@@ -230,9 +251,10 @@ def _read_parquet(path: Path) -> _Cells:
             for column in frame.iter_columns()
         ]
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise DataError("no such file", file=path) from None
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: not a Parquet file of text and numbers: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise DataError(f"not a Parquet file of text and numbers: {reason}", file=path) from None
     return _Cells(path, [name.strip() for name in frame.columns], columns, range(1, len(frame) + 1))
 
 

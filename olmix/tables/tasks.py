@@ -48,11 +48,17 @@ def tasks_of(
     single = [name for name in table.tasks if name not in drop and name not in grouped]
     for task, group in members.items():
         if not group:
-            raise DataError(f"{table.source}: group {task!r}: all of its metrics are dropped; keep one, or no group")
+            raise DataError(
+                f"group {task!r}: all of its metrics are dropped",
+                file=table.source,
+                way_out="keep one, or remove the group",
+            )
         if task in single:
-            raise DataError(f"{table.source}: group {task!r} has the name of a metric outside it; rename the group")
+            raise DataError(
+                f"group {task!r} has the name of a metric outside it", file=table.source, way_out="rename the group"
+            )
     if not single and not members:
-        raise DataError(f"{table.source}: all {len(table.tasks)} metrics are dropped; keep at least one")
+        raise DataError(f"all {len(table.tasks)} metrics are dropped", file=table.source, way_out="keep at least one")
     used = [name for name in table.tasks if name in grouped or name in set(single)]
     kept, aside = _complete(table, used)
     _refuse_constant(kept, used)
@@ -71,10 +77,14 @@ def _check_names(table: SwarmTable, groups: Groups, drop: Sequence[str]) -> None
         for name, weight in group.items():
             refuse_unknown(table, name, f"in group {task!r}")
             if not (math.isfinite(weight) and weight > 0):
-                raise DataError(f"{table.source}: group {task!r}: {name!r} weighs {weight:g}; weights are > 0")
+                raise DataError(
+                    f"group {task!r}: {name!r} has weight {weight:g}; weights must be > 0", file=table.source
+                )
             if home.setdefault(name, task) != task:
                 raise DataError(
-                    f"{table.source}: metric {name!r} is in groups {home[name]!r} and {task!r}; keep it in one"
+                    f"metric {name!r} is in groups {home[name]!r} and {task!r}",
+                    file=table.source,
+                    way_out="keep it in one",
                 )
 
 
@@ -83,8 +93,8 @@ def refuse_unknown(table: SwarmTable, name: str, said: str) -> None:
     if name in table.tasks:
         return
     close = difflib.get_close_matches(name, table.tasks, n=3)
-    way = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it has {first_few(table.tasks)}"
-    raise DataError(f"{table.source}: no metric {name!r} ({said}); {way}")
+    way = f"did you mean {' or '.join(map(repr, close))}?" if close else f"the metrics are {first_few(table.tasks)}"
+    raise DataError(f"no metric {name!r} ({said}); {way}", file=table.source)
 
 
 def _complete(table: SwarmTable, used: Sequence[str]) -> tuple[SwarmTable, tuple[SetAside, ...]]:
@@ -94,8 +104,10 @@ def _complete(table: SwarmTable, used: Sequence[str]) -> tuple[SwarmTable, tuple
     if not whole.any():
         worst = int(missing.sum(axis=0).argmax())
         raise DataError(
-            f"{table.source}: none of {len(table.runs)} runs has all {len(used)} metrics that are used; "
-            f"{used[worst]!r} is missing in {missing[:, worst].sum()}: fill it, or leave it out with --drop"
+            f"none of {len(table.runs)} runs has all {len(used)} metrics that are used; {used[worst]!r} is missing in "
+            f"{missing[:, worst].sum()}",
+            file=table.source,
+            way_out="fill it in, or leave it out with --drop",
         )
     aside = tuple(
         SetAside(run, tuple(name for name, gone in zip(used, lacks, strict=True) if gone))
@@ -113,6 +125,7 @@ def _refuse_constant(table: SwarmTable, used: Sequence[str]) -> None:
     if flat.any():
         names = [f"{used[j]!r} ({bpb[0, j]:g})" for j in range(len(used)) if flat[j]]
         raise DataError(
-            f"{table.source}: metrics that are the same in all {len(table.runs)} runs: {first_few(names)}; "
-            "nothing can be learnt from them: leave them out with --drop"
+            f"metrics with the same value in all {len(table.runs)} runs, which teach a law nothing: {first_few(names)}",
+            file=table.source,
+            way_out="leave them out with --drop",
         )
