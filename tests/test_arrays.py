@@ -114,11 +114,11 @@ def test_a_real_npy_is_told_from_a_raw_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("real", "raw", "note"),
     [
-        (2, 0, "a-0.npy: a real npy file, with numpy's header; 2 of 2 .npy shards are, and were read as such"),
+        (2, 0, "a-0.npy: has a numpy header, which was used; so do 2 of 2 .npy shards"),
         (
             1,
             2,
-            "a-0.npy: a real npy file, with numpy's header; 1 of 3 .npy shards are, and were read as such, and 2 ",
+            "a-0.npy: has a numpy header, which was used; so do 1 of 3 .npy shards; 2 others ",
         ),
         (0, 2, ""),
     ],
@@ -181,7 +181,7 @@ def test_a_connection_that_breaks_is_one_clear_line(tmp_path: Path, monkeypatch:
         write(tmp_path / name / file, DOCS)
         with monkeypatch.context() as patch:
             patch.setattr(Shard, attribute, lambda _: Failing(bytes(14)))
-            with pytest.raises(DataError, match="cannot be read: the store hung up; run it again") as error:
+            with pytest.raises(DataError, match="cannot be read: the store hung up; try again") as error:
                 documents_of(only(tmp_path / name), reading)
         assert "\n" not in str(error.value)
 
@@ -205,19 +205,19 @@ DOCS = [[1, 2, 3], [4, 5]]
 @pytest.mark.parametrize(
     ("layout", "damage", "reading", "message"),
     [
-        ("raw uint16", None, READING, r"a\.npy: dtype: raw token ids, whose dtype no header says; set it to uint16"),
+        ("raw uint16", None, READING, r"a\.npy: dtype: raw token ids without a header; set it to uint16"),
         (
             "raw uint32",
             lambda p: write_raw(p, [list(range(70))], END, "<u4"),
             U2,
             r"a\.npy: dtype: every second id is 0, as in 32",
         ),
-        ("raw uint16", lambda p: cut(p, 9), U2, r"a\.npy: 9 bytes are not whole ids of 2 bytes: truncated"),
+        ("raw uint16", lambda p: cut(p, 9), U2, r"a\.npy: 9 bytes are not a whole number of uint16 ids: truncated"),
         (
             "raw uint16",
             lambda p: change(p, 4, b"\xff\xff"),
             U2,
-            r"a\.npy: token id 65535 at position 2 \(byte 4\), and the vocabulary has 1,000: wrong dtype",
+            r"a\.npy: token id 65535 at position 2 \(byte 4\) is outside the vocabulary of 1,000; is the dtype",
         ),
         ("raw uint16", None, Reading(dtype="uint16"), r"a\.npy: no end-of-document id is known; set params\.yaml"),
         (
@@ -226,8 +226,8 @@ DOCS = [[1, 2, 3], [4, 5]]
             READING,
             r"a\.npy: truncated or damaged: its header says 7 ids",
         ),
-        ("npy", lambda p: np.save(p, np.zeros((2, 2), "<u2")), READING, r"a\.npy: 2-dimensional uint16 is no token"),
-        ("npy", lambda p: np.save(p, np.zeros(4)), READING, r"a\.npy: 1-dimensional float64 is no token array"),
+        ("npy", lambda p: np.save(p, np.zeros((2, 2), "<u2")), READING, r"a\.npy: 2-dimensional uint16 is not a token"),
+        ("npy", lambda p: np.save(p, np.zeros(4)), READING, r"a\.npy: 1-dimensional float64 is not a token array"),
         (
             "npy",
             lambda p: np.save(p, np.array([{}], object), allow_pickle=True),
@@ -239,8 +239,13 @@ DOCS = [[1, 2, 3], [4, 5]]
         ("npy", lambda p: npy(p, "{'descr': ("), READING, r"a\.npy: not a valid npy header: .*; write it again"),
         ("npy", lambda p: npy(p, "-" * 9000 + "1"), READING, r"a\.npy: not a valid npy header: "),
         ("npy", lambda p: npy(p, "1+" * 4000 + "1"), READING, r"a\.npy: not a valid npy header: "),
-        ("npy", lambda p: change(p, 6, b"\3"), READING, r"a\.npy: not a valid npy header: version 3, and versions 1"),
-        ("npy", None, U2, r"a\.npy: dtype: uint16, and the shard's header says uint32; remove"),
+        (
+            "npy",
+            lambda p: change(p, 6, b"\3"),
+            READING,
+            r"a\.npy: not a valid npy header: version 3, but only versions 1",
+        ),
+        ("npy", None, U2, r"a\.npy: dtype: uint16, but the shard's header says uint32; remove"),
         (
             "npy, big-endian",
             lambda p: np.save(p, np.array([1, -1])),
@@ -251,49 +256,79 @@ DOCS = [[1, 2, 3], [4, 5]]
             "npy",
             lambda p: np.save(p, np.array([1, 2**32])),
             Reading(end=END),
-            r"token id 4294967296 at position 1 \(byte 136\), and the vocabulary has 4,294,967,296",
+            r"token id 4294967296 at position 1 \(byte 136\) is outside the vocabulary of 4,294,967,296",
         ),
-        ("megatron", lambda p: cut(p, 8), READING, r"a\.bin: truncated: 8 of 14 bytes, by its index"),
-        ("megatron", lambda p: p.write_bytes(bytes(20)), READING, r"a\.bin: 20 bytes where 14 should be, by its index"),
+        ("megatron", lambda p: cut(p, 8), READING, r"a\.bin: truncated: 8 of 14 bytes, according to its index"),
+        (
+            "megatron",
+            lambda p: p.write_bytes(bytes(20)),
+            READING,
+            r"a\.bin: 20 bytes instead of 14, according to its index",
+        ),
         ("megatron", lambda p: change(p.with_suffix(".idx"), 0, b"X"), READING, r"a\.idx: not Megatron's index"),
         ("megatron", lambda p: cut(p.with_suffix(".idx"), 20), READING, r"a\.idx: truncated: 20 bytes"),
-        ("megatron", lambda p: cut(p.with_suffix(".idx"), 60), READING, r"a\.idx: 60 bytes, and 2 sequences with 3"),
+        (
+            "megatron",
+            lambda p: cut(p.with_suffix(".idx"), 60),
+            READING,
+            r"a\.idx: truncated or damaged: 60 bytes, but 2 sequences with 3",
+        ),
         ("megatron", lambda p: change(p.with_suffix(".idx"), 9, b"\2"), READING, r"a\.idx: version 2 of Megatron's"),
         (
             "megatron",
             lambda p: change(p.with_suffix(".idx"), 17, b"\7"),
             READING,
-            r"dtype code 7 \(float32\) is no type",
+            r"dtype code 7 \(float32\) is not a type",
         ),
         ("megatron", lambda p: change(p.with_suffix(".idx"), 17, b"\x63"), READING, r"dtype code 99 \(unknown\)"),
         (
             "megatron",
             lambda p: change(p.with_suffix(".idx"), 34, b"\5"),
             READING,
-            r"a\.idx: its pointers are not where",
+            r"a\.idx: damaged: the pointers do not match",
         ),
         (
             "megatron",
             lambda p: change(p.with_suffix(".idx"), p.with_suffix(".idx").stat().st_size - 8, struct.pack("<q", 1)),
             READING,
-            r"a\.idx: its document index does not go from 0 to 2",
+            r"a\.idx: damaged: the document index does not run from 0 to 2",
         ),
-        ("megatron", None, U4, r"a\.bin: dtype: uint32, and the shard's header says uint16"),
-        ("datatrove", lambda p: cut(p, 8), READING, r"a\.ds: truncated: 8 of 14 bytes, by its index: wrong dtype or"),
-        ("datatrove", lambda p: p.write_bytes(bytes(16)), READING, r"a\.ds: 16 bytes where 14 should be, by its ind"),
-        ("datatrove", None, U4, r"a\.ds: truncated: 14 of 28 bytes, by its index: wrong dtype"),
-        ("datatrove", lambda p: cut(p.with_name("a.ds.index"), 11), READING, r"a\.ds\.index: 11 bytes are not whole"),
+        ("megatron", None, U4, r"a\.bin: dtype: uint32, but the shard's header says uint16"),
+        (
+            "datatrove",
+            lambda p: cut(p, 8),
+            READING,
+            r"a\.ds: truncated: 8 of 14 bytes, according to its index: damaged, or the wrong",
+        ),
+        (
+            "datatrove",
+            lambda p: p.write_bytes(bytes(16)),
+            READING,
+            r"a\.ds: 16 bytes instead of 14, according to its ind",
+        ),
+        (
+            "datatrove",
+            None,
+            U4,
+            r"a\.ds: truncated: 14 of 28 bytes, according to its index: damaged, or the wrong dtype",
+        ),
+        (
+            "datatrove",
+            lambda p: cut(p.with_name("a.ds.index"), 11),
+            READING,
+            r"a\.ds\.index: probably truncated: 11 bytes are not a whole",
+        ),
         (
             "datatrove",
             lambda p: p.with_name("a.ds.index").write_bytes(struct.pack("<QQQ", 2**52, 2**63 + 2**30, 7)),
             READING,
-            r"a\.ds\.index: its document ends do not rise",
+            r"a\.ds\.index: damaged: the document ends are not ascending",
         ),
         (
             "datatrove",
             lambda p: p.with_name("a.ds.index").write_bytes(struct.pack("<QQ", 7, 4)),
             READING,
-            r"a\.ds\.index: its document ends do not rise",
+            r"a\.ds\.index: damaged: the document ends are not ascending",
         ),
         ("raw uint16", None, Reading(where=(("lang", ("en",)),)), r"token arrays have no fields; remove where"),
     ],

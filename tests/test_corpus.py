@@ -124,9 +124,13 @@ def test_the_same_documents_in_other_shards_keep_the_same_documents(
     kept = [files(tmp_path / name / "kept") for name in ("web", "web2")]
     assert kept[0] == kept[1]
     assert read_corpus(tmp_path / "web").kept[""].documents < len(DOCUMENTS)
-    with pytest.raises(DataError, match=r"web: keeps too few documents for a sample of 2,000,000 tokens; run olmix"):
+    with pytest.raises(
+        DataError, match=r"web: too few documents were kept for a sample of 2,000,000 tokens; run `olmix"
+    ):
         prepared(tmp_path / "web", 2_000_000)
-    with pytest.raises(DataError, match=r"documents for an estimate from 1,000,000 tokens; run olmix scan web"):
+    with pytest.raises(
+        DataError, match=r"documents were kept for an estimate from 1,000,000 tokens; run `olmix scan web`"
+    ):
         prepared(tmp_path / "web", 50)
     monkeypatch.setattr(sample_module, "ESTIMATED_FROM", 100)
     manifest, _ = prepared(tmp_path / "web", 50)
@@ -181,7 +185,7 @@ def test_a_bucket_is_read_as_a_folder_is(tmp_path: Path, bucket: str) -> None:
     assert scan(tmp_path / "web", None) == 0
     system.pipe_file(f"{bucket}/web/part-1.jsonl", lines(["another"]))
     assert scan(tmp_path / "web", None) == 1
-    with pytest.raises(DataError, match=r"s3://nobucket/x: domains\.web: (nothing is there|cannot be listed)"):
+    with pytest.raises(DataError, match=r"s3://nobucket/x: domains\.web: (no files|cannot be listed)"):
         scan(tmp_path / "web", "s3://nobucket/x")
 
 
@@ -204,18 +208,22 @@ def test_what_does_not_fit_its_manifest_is_one_clear_line(tmp_path: Path) -> Non
     domain = DomainSource("web", tmp_path / "web", Reading(text="body"))
     tokenizer = Tokenizer(BYTES, "<|endoftext|>")
     places = [tmp_path / name for name in ("m", "t", "s")]
-    with pytest.raises(DataError, match=r"web: was scanned with other settings than params\.yaml now has"):
+    with pytest.raises(DataError, match=r"web: its settings in params\.yaml have changed"):
         prepare(domain, tokenizer, 10, lambda _: True, Readers(1), silent, *places)
     kept = tmp_path / "web/kept/all.jsonl.zst"
     kept.write_bytes(whole["kept/all.jsonl.zst"][:-9])
-    with pytest.raises(DataError, match=r"all\.jsonl\.zst: (damaged after \d+ documents|\d+ documents that are not)"):
+    with pytest.raises(
+        DataError, match=r"all\.jsonl\.zst: (damaged after \d+ documents|the documents \(\d+\) are not)"
+    ):
         prepared(tmp_path / "web", 10**6)
     scan(tmp_path / "web3", write(tmp_path / "other", DOCUMENTS[1:]))
     shutil.copy(tmp_path / "web3/kept/all.jsonl.zst", kept)
-    with pytest.raises(DataError, match=r"59 documents that are not the 60 of manifest\.yaml; run dvc checkout"):
+    with pytest.raises(
+        DataError, match=r"the documents \(59\) are not the 60 that manifest\.yaml lists; run `dvc checkout`"
+    ):
         prepared(tmp_path / "web", 10**6)
     kept.unlink()
-    with pytest.raises(DataError, match=r"all\.jsonl\.zst: no such file; run dvc pull, or olmix scan web"):
+    with pytest.raises(DataError, match=r"all\.jsonl\.zst: no such file; run `dvc pull`, or `olmix scan web`"):
         prepared(tmp_path / "web")
     assert not any(path.exists() for path in places[:2])
 
@@ -229,7 +237,9 @@ def test_kept_documents_in_another_order_are_refused(tmp_path: Path) -> None:
     for k in (1, 30, len(rows) - 1):
         swapped = [*rows[: k - 1], rows[k], rows[k - 1], *rows[k + 1 :]]
         path.write_bytes(zstandard.compress(b"".join(swapped)))
-        with pytest.raises(DataError, match=rf"all\.jsonl\.zst: {k} documents that are not the 60 of manifest\.yaml"):
+        with pytest.raises(
+            DataError, match=rf"all\.jsonl\.zst: the documents \({k}\) are not the 60 that manifest\.yaml"
+        ):
             prepared(tmp_path / "web")
 
 
@@ -266,11 +276,11 @@ def test_a_scan_never_touches_what_it_did_not_write(tmp_path: Path) -> None:
     own = write(tmp_path / "web")
     before = files(own)
     for root, message in (
-        (own, r"web: the domain's folder, .*/web, lies there; keep the two apart"),
-        (write(tmp_path), r"the domain's folder, .*/web, lies there"),
+        (own, r"web: overlaps the domain's own folder, .*/web; use another root or folder"),
+        (write(tmp_path), r"overlaps the domain's own folder, .*/web"),
         (
             write(tmp_path / "disk"),
-            r"part-0\.jsonl: the folder of a corpus that lies elsewhere holds manifest\.yaml and",
+            r"part-0\.jsonl: the folder of a scanned corpus may contain only manifest\.yaml and",
         ),
     ):
         with pytest.raises(DataError, match=message):
@@ -278,7 +288,7 @@ def test_a_scan_never_touches_what_it_did_not_write(tmp_path: Path) -> None:
         assert files(own) == before
     (tmp_path / "web2/kept").mkdir(parents=True)
     (tmp_path / "web2/kept/good.jsonl.zst").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"kept/good\.jsonl\.zst: domains\.web: the folder of a corpus"):
+    with pytest.raises(DataError, match=r"kept/good\.jsonl\.zst: domains\.web: the folder of a scanned corpus"):
         scan(tmp_path / "web2", tmp_path / "disk")
     assert files(tmp_path / "web2") == {"kept/good.jsonl.zst": b"mine"}
 
@@ -316,7 +326,7 @@ def test_a_kill_between_the_manifest_and_the_documents_is_seen(tmp_path: Path, m
         patch.setattr(corpus_scan, "write_bytes", lambda path, content: path.write_bytes(content))
         patch.setattr(corpus_scan, "_write_kept", lambda *_: Kept(61, 7))
         scan(tmp_path / "web", root)
-    with pytest.raises(DataError, match=r"60 documents that are not the 61 of manifest\.yaml"):
+    with pytest.raises(DataError, match=r"the documents \(60\) are not the 61 that manifest\.yaml"):
         prepared(tmp_path / "web", 5)
     scan(tmp_path / "web", root)
     prepared(tmp_path / "web", 5)
@@ -355,17 +365,20 @@ def test_an_edited_manifest_is_one_clear_line(tmp_path: Path, old: str, new: str
     [
         (
             ("Art", "art"),
-            r"sources\.web\.names: topic 'art' and topic 'Art' would both be the domain web-art; name it there",
+            r"sources\.web\.names: topic 'art' and topic 'Art' would both become the domain web-art; give it",
         ),
-        (("数学",), r"topic '数学' has no letter of a-z and no digit"),
+        (("数学",), r"topic '数学' has no letter of a-z or digit"),
         (
             ("a" * 61,),
-            r"sources\.web\.names: topic 'a{40}' would be the domain web-a{61}, a name longer than 64; name it",
+            r"sources\.web\.names: topic 'a{40}' would become the domain web-a{61}, a name of more than 64 char",
         ),
-        (("a\x07b",), r"s\.jsonl:1: sources\.web: field 'topic' of partition_by holds 'a\\x07b', which names no topic"),
+        (
+            ("a\x07b",),
+            r"s\.jsonl:1: sources\.web: field 'topic' of partition_by has 'a\\x07b', which does not name a topic",
+        ),
         (
             ("a\u2028b",),
-            r"s\.jsonl:1: sources\.web: field 'topic' of partition_by holds 'a\\u2028b', which names no topic",
+            r"s\.jsonl:1: sources\.web: field 'topic' of partition_by has 'a\\u2028b', which does not name a topic",
         ),
     ],
 )

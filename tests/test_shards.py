@@ -45,19 +45,19 @@ def test_the_format_is_told_by_the_names(tmp_path: Path, names: list[str], kind:
 @pytest.mark.parametrize(
     ("names", "declared", "message"),
     [
-        (["a.jsonl", "b.parquet"], None, r"jsonl and parquet shards in one domain; keep one format a domain"),
+        (["a.jsonl", "b.parquet"], None, r"jsonl and parquet shards in one domain; use one format per domain"),
         (["a.jsonl", "a.jsonl.gz"], None, r"jsonl and jsonl\.gz shards in one domain"),
         (["a.npy", "b.bin", "b.idx"], None, r"megatron and npy shards in one domain"),
-        (["a.jsonl", "README.md"], None, r"README\.md: not a shard: all shards of this domain are \.jsonl"),
+        (["a.jsonl", "README.md"], None, r"README\.md: not a \.jsonl or \.ndjson shard, as the others of this domain"),
         (["a.xyz"], None, r"a\.xyz: format: not a shard; declare one, or give the domain \.jsonl, "),
         (["a.bin"], None, r"a\.bin: no a\.idx beside it; copy it there"),
         (["a.bin", "a.idx", "b.idx"], None, r"b\.idx: no \.bin beside it; copy it there, or remove this index"),
         (["b.idx"], None, r"b\.idx: no \.bin beside it; copy it there"),
         (["a.ds", "a.ds.metadata"], None, r"a\.ds: no a\.ds\.index beside it"),
-        (["a.jsonl", "b.parquet"], "jsonl", r"b\.parquet: format: jsonl, and this shard is not"),
+        (["a.jsonl", "b.parquet"], "jsonl", r"b\.parquet: format: jsonl, but this shard is not"),
         (["a.jsonl"], "csv", r"no format 'csv'; choose from jsonl, "),
         ([".hidden", ".git/config"], None, r"no shards; put \.jsonl"),
-        (["a\nb.jsonl"], None, r"a name that cannot be printed; rename the file"),
+        (["a\nb.jsonl"], None, r"a name with unprintable characters; rename the file"),
     ],
 )
 def test_what_is_no_domain_is_one_clear_line(
@@ -126,7 +126,7 @@ def test_a_url_lists_as_a_folder_does() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("memory://nowhere", r"memory://nowhere: nothing is there; check the root and your credentials"),
+        ("memory://nowhere", r"memory://nowhere: no files; check the root and your credentials"),
         ("nosuch://bucket/x", r"nosuch://bucket/x: cannot be opened: "),
         ("gopher://x", r"gopher://x: cannot be opened: "),
     ],
@@ -143,5 +143,5 @@ def test_links(tmp_path: Path) -> None:
     (tmp_path / "a/l.jsonl").symlink_to(tmp_path / "elsewhere/s.jsonl")
     assert [shard.name for shard in list_shards(tmp_path / "a", allow)] == ["l.jsonl", "x.jsonl"]
     (tmp_path / "a/out.jsonl").symlink_to("/etc/hostname")
-    with pytest.raises(DataError, match=r"out\.jsonl: is a link to a place outside the project"):
+    with pytest.raises(DataError, match=r"out\.jsonl: a link to a file outside the project"):
         list_shards(tmp_path / "a", lambda target: target.is_relative_to(tmp_path.resolve()))

@@ -211,7 +211,7 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
             READING,
             r"jsonl:1: field 'text' is null, not text; leave such",
         ),
-        ("a.jsonl", b'"text"\n', READING, r"a\.jsonl:1: not a JSON object; write one object a line"),
+        ("a.jsonl", b'"text"\n', READING, r"a\.jsonl:1: not a JSON object; write one object per line"),
         (
             "a.jsonl",
             b'{"a": {"b": 1}}\n',
@@ -234,10 +234,10 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
             "a.jsonl",
             b'{"text": "x", "t": ""}\n',
             Reading(partition_by="t"),
-            r"a\.jsonl:1: field 't' of partition_by holds no value, which names no topic; leave such documents out",
+            r"a\.jsonl:1: field 't' of partition_by has no value, which does not name a topic; leave such doc",
         ),
         ("a.jsonl", b'{"text": "x"}\n', Reading(dtype="uint16"), r"a\.jsonl: dtype: text has no dtype; remove it"),
-        ("a.jsonl", b'{"text": "x", "t": 1.5}\n', Reading(partition_by="t"), r"a\.jsonl:1: field 't' .* holds 1\.5"),
+        ("a.jsonl", b'{"text": "x", "t": 1.5}\n', Reading(partition_by="t"), r"a\.jsonl:1: field 't' .* has 1\.5"),
         (
             "a.jsonl",
             b'{"x": ' + b"[" * 99_999 + b"]" * 99_999 + b', "text": "a"}\n',
@@ -253,8 +253,8 @@ MANY = lines([f"{k} {zlib.crc32(str(k).encode())}" for k in range(3000)])
         ("a.jsonl.gz", gz(MANY)[:-9], READING, r"a\.jsonl\.gz: truncated gzip: it ends after [\d,]+ bytes"),
         ("a.jsonl.gz", flip(gz(MANY), 9000), READING, r"a\.jsonl\.gz(: not valid gzip after|:\d+: )"),
         ("a.jsonl.gz", bytes(30_000), READING, r"a\.jsonl\.gz: not valid gzip after 0 bytes"),
-        ("a.jsonl.gz", gz(b""), READING, r"a\.jsonl\.gz: empty shard, without a line of text; remove it"),
-        ("a.jsonl", b"\n \n\n", READING, r"a\.jsonl: empty shard, without a line of text; remove it"),
+        ("a.jsonl.gz", gz(b""), READING, r"a\.jsonl\.gz: no lines of text; remove it"),
+        ("a.jsonl", b"\n \n\n", READING, r"a\.jsonl: no lines of text; remove it"),
         ("a.jsonl.gz", b"plain text", READING, r"a\.jsonl\.gz: not valid gzip after 0 bytes"),
         ("a.jsonl.gz", gz(MANY) + b"something else", READING, r"a\.jsonl\.gz: not valid gzip after 1"),
         ("a.jsonl.gz", gz(b'{"text": 1}\n'), READING, r"a\.jsonl\.gz:1: field 'text' is int"),
@@ -305,7 +305,7 @@ def test_what_is_no_document_is_one_clear_line(
         (
             {"text": ["x", "y"], "t": ["a", None]},
             Reading(partition_by="t"),
-            r"a\.parquet: row 2: field 't' of partition_by holds no value, which names no topic",
+            r"a\.parquet: row 2: field 't' of partition_by has no value, which does not name a topic",
         ),
         ({"a": [{"b": "x"}]}, Reading(text="a.c"), r"a\.parquet: text: no column 'a\.c' \(columns: b\)"),
     ],
@@ -360,7 +360,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkey
     next(batches)
     with (tmp_path / "a.jsonl").open("ab") as file:
         file.write(b'{"text": "more"}\n')
-    with pytest.raises(DataError, match=r"a\.jsonl: changed while it was read; nothing was recorded, run it again"):
+    with pytest.raises(DataError, match=r"a\.jsonl: changed while it was read; nothing was recorded; run it again"):
         list(batches)
 
 

@@ -37,9 +37,9 @@ def test_ids_alone_have_an_end_and_read_no_text(tmp_path: Path) -> None:
     assert (tokenizer.vocabulary, tokenizer.end, tokenizer.dtype, tokenizer.reads_text) == (50257, 50256, "<u2", False)
     assert Tokenizer(IDS, 0).digest != tokenizer.digest
     for use in (lambda: tokenizer.encode(["x"]), lambda: next(tokenizer.encode_stream([b"x"]))):
-        with pytest.raises(DataError, match=r"ids\.json: ids without a tokeniser cannot read text; use token arrays"):
+        with pytest.raises(DataError, match=r"ids\.json: has only ids, so it cannot tokenise text; use token arrays"):
             use()
-    with pytest.raises(DataError, match="cannot read text"):
+    with pytest.raises(DataError, match="cannot tokenise text"):
         tokenizer.decode(np.array([1], "<u2"))
     (tmp_path / "wide.json").write_text('{"kind": "token ids", "vocabulary": 100000}')
     assert Tokenizer(tmp_path / "wide.json", 0).dtype == "<u4"
@@ -48,13 +48,17 @@ def test_ids_alone_have_an_end_and_read_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "end", "message"),
     [
-        ('{"kind": "token ids"}', 0, r'write \{"kind": "token ids", "vocabulary": N\} alone'),
-        ('{"kind": "token ids", "vocabulary": 10, "x": 1}', 0, r"alone, N a whole number from 2 to 2\^32"),
+        ('{"kind": "token ids"}', 0, r'write only \{"kind": "token ids", "vocabulary": N\}'),
+        ('{"kind": "token ids", "vocabulary": 10, "x": 1}', 0, r"with N a whole number from 2 to 2\^32"),
         ('{"kind": "token ids", "vocabulary": true}', 0, "N a whole number"),
         ('{"kind": "token ids", "vocabulary": 1}', 0, "N a whole number"),
         ('{"kind": "token ids", "vocabulary": 10}', 10, "no id 10 among its 10; set params.yaml: tokenizer.end_of_doc"),
         ('{"kind": "token ids", "vocabulary": 10}', -1, "no id -1 among its 10"),
-        ('{"kind": "token ids", "vocabulary": 10}', END, "holds ids and no tokens; set params.yaml: tokenizer.end_of"),
+        (
+            '{"kind": "token ids", "vocabulary": 10}',
+            END,
+            "has only ids, so tokenizer.end_of_document must be an id, not ",
+        ),
         ("[1]", END, "not a Hugging Face tokenizer.json"),
         ("{", END, "not a Hugging Face tokenizer.json"),
         (BYTES.read_text(), "<no>", "no token '<no>'; set params.yaml: tokenizer.end_of_document"),

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from olmix.data.reading import Batch, Piece, Reading
-from olmix.data.shards import Shard
+from olmix.data.shards import TRY_AGAIN, Shard
 from olmix.errors import DataError
 
 # Ids that are read at once: what is made of them fits the second cache, and memory is not asked for anew, which a
@@ -108,18 +108,20 @@ def _npy(shard: Shard, reading: Reading, file: IO[bytes]) -> _Layout:
     try:
         version = np.lib.format.read_magic(file)
         if version[0] not in _READ_HEADER:
-            raise ValueError(f"version {version[0]}, and versions 1 and 2 can be read")
+            raise ValueError(f"version {version[0]}, but only versions 1 and 2 can be read")
         shape, _, stored = _READ_HEADER[version[0]](file)
     except Exception as error:  # numpy parses it as Python: damage can be any of the parser's errors
         raise shard.error(f"not a valid npy header: {_first(error)}", way_out="write it again") from None
     dtype: np.dtype[Any] = np.dtype(stored)
     if dtype.kind not in "iu" or len(shape) != 1:
-        raise shard.error(f"{len(shape)}-dimensional {dtype} is no token array", way_out="write one row of integers")
+        raise shard.error(
+            f"{len(shape)}-dimensional {dtype} is not a token array", way_out="write a 1-dimensional array of integers"
+        )
     _require_declared(shard, reading, dtype)
     start = file.tell()
     if start + shape[0] * dtype.itemsize != shard.size:
         raise shard.error(
-            f"truncated or damaged: its header says {shape[0]:,} ids of {dtype.itemsize} bytes, and "
+            f"truncated or damaged: its header says {shape[0]:,} ids of {dtype.itemsize} bytes, but "
             f"{shard.size - start:,} bytes follow it"
         )
     return _Layout(dtype, start, shape[0], None)
@@ -132,16 +134,16 @@ def _megatron(shard: Shard, reading: Reading) -> _Layout:
     if index[:9] != _MEGATRON:
         raise DataError(f"not Megatron's index: it begins with {index[:9]!r}", file=place)
     if len(index) < 34:
-        raise DataError(f"truncated: {len(index)} bytes, and the header alone has 34", file=place)
+        raise DataError(f"truncated: {len(index)} bytes, but the header alone has 34", file=place)
     version, code, sequences, entries = struct.unpack_from("<QBQQ", index, 9)
     if version != 1:
-        raise DataError(f"version {version} of Megatron's index, and only version 1 can be read", file=place)
+        raise DataError(f"version {version} of Megatron's index, but only version 1 can be read", file=place)
     if code not in _CODES:
-        raise DataError(f"dtype code {code} ({_FLOATS.get(code, 'unknown')}) is no type of token ids", file=place)
+        raise DataError(f"dtype code {code} ({_FLOATS.get(code, 'unknown')}) is not a type of token ids", file=place)
     if len(index) != 34 + 12 * sequences + 8 * entries:
         raise DataError(
-            f"{len(index):,} bytes, and {sequences:,} sequences with {entries:,} document entries need "
-            f"{34 + 12 * sequences + 8 * entries:,}: truncated or damaged",
+            f"truncated or damaged: {len(index):,} bytes, but {sequences:,} sequences with {entries:,} document "
+            f"entries need {34 + 12 * sequences + 8 * entries:,}",
             file=place,
         )
     dtype = np.dtype(_CODES[code])
@@ -151,12 +153,12 @@ def _megatron(shard: Shard, reading: Reading) -> _Layout:
     documents = np.frombuffer(index, "<i8", entries, 34 + 12 * sequences)
     borders = np.concatenate(([0], np.cumsum(lengths)))
     if (lengths < 0).any() or not np.array_equal(pointers, borders[:-1] * dtype.itemsize):
-        raise DataError("its pointers are not where its lengths put them: damaged, or not of one file", file=place)
+        raise DataError("damaged: the pointers do not match the lengths", file=place)
     if entries == 0 or documents[0] != 0 or documents[-1] != sequences or _falls(documents):
-        raise DataError(f"its document index does not go from 0 to {sequences:,}: damaged", file=place)
+        raise DataError(f"damaged: the document index does not run from 0 to {sequences:,}", file=place)
     need = int(borders[-1]) * dtype.itemsize
     if shard.size != need:
-        raise shard.error(f"{_short_or_long(shard.size, need)}, by its index")
+        raise shard.error(f"{_short_or_long(shard.size, need)}, according to its index")
     return _Layout(dtype, 0, int(borders[-1]), borders[documents[1:]])
 
 
@@ -165,17 +167,19 @@ def _datatrove(shard: Shard, reading: Reading) -> _Layout:
     with shard.open_index() as file:
         index = _read(place, file)
     if len(index) % 8:
-        raise DataError(f"{len(index):,} bytes are not whole 64-bit document ends: truncated?", file=place)
+        raise DataError(
+            f"probably truncated: {len(index):,} bytes are not a whole number of 64-bit document ends", file=place
+        )
     ends = np.frombuffer(index, "<u8").astype(np.int64)
     if len(ends) and (ends[0] < 0 or _falls(ends)):
-        raise DataError("its document ends do not rise: damaged", file=place)
+        raise DataError("damaged: the document ends are not ascending", file=place)
     count = int(ends[-1]) if len(ends) else 0
     # Without a declared type the sizes say it: bytes an id.
     fitting = [dtype for dtype in _DTYPES.values() if count * dtype.itemsize == shard.size]
     dtype = _DTYPES[reading.dtype] if reading.dtype else next(iter(fitting), None)
     if dtype is None or count * dtype.itemsize != shard.size:
         need = count * (dtype.itemsize if dtype is not None else 2)
-        raise shard.error(f"{_short_or_long(shard.size, need)}, by its index: wrong dtype or damaged")
+        raise shard.error(f"{_short_or_long(shard.size, need)}, according to its index: damaged, or the wrong dtype")
     return _Layout(dtype, 0, count, ends)
 
 
@@ -186,29 +190,25 @@ def _falls(borders: NDArray[np.int64]) -> bool:
 
 def _declared(shard: Shard, reading: Reading) -> np.dtype[Any]:
     if reading.dtype is None:
-        raise shard.error(
-            "raw token ids, whose dtype no header says", key="dtype", way_out="set it to uint16 or uint32"
-        )
+        raise shard.error("raw token ids without a header", key="dtype", way_out="set it to uint16 or uint32")
     return _DTYPES[reading.dtype]
 
 
 def _require_declared(shard: Shard, reading: Reading, dtype: np.dtype[Any]) -> None:
     if reading.dtype is not None and reading.dtype != dtype.name:  # a header may say another order of bytes
         raise shard.error(
-            f"{reading.dtype}, and the shard's header says {dtype.name}",
-            key="dtype",
-            way_out="remove it, the header is enough",
+            f"{reading.dtype}, but the shard's header says {dtype.name}", key="dtype", way_out="remove dtype"
         )
 
 
 def _id_count(shard: Shard, size: int, dtype: np.dtype[Any]) -> int:
     if size % dtype.itemsize:
-        raise shard.error(f"{size:,} bytes are not whole ids of {dtype.itemsize} bytes: truncated, or not {dtype.name}")
+        raise shard.error(f"{size:,} bytes are not a whole number of {dtype.name} ids: truncated, or another dtype")
     return size // dtype.itemsize
 
 
 def _short_or_long(size: int, need: int) -> str:
-    return f"truncated: {size:,} of {need:,} bytes" if size < need else f"{size:,} bytes where {need:,} should be"
+    return f"truncated: {size:,} of {need:,} bytes" if size < need else f"{size:,} bytes instead of {need:,}"
 
 
 def _chunks(shard: Shard, file: IO[bytes], layout: _Layout, vocabulary: int | None) -> Iterator[NDArray[np.uint32]]:
@@ -225,7 +225,8 @@ def _chunks(shard: Shard, file: IO[bytes], layout: _Layout, vocabulary: int | No
             wrong = int(np.flatnonzero((ids < 0) | (ids >= most))[0])
             raise shard.error(
                 f"token id {int(ids[wrong])} at position {at + wrong:,} (byte "
-                f"{layout.start + (at + wrong) * size:,}), and the vocabulary has {most:,}: wrong dtype or tokeniser?"
+                f"{layout.start + (at + wrong) * size:,}) is outside the vocabulary of {most:,}; is the dtype or the "
+                "tokeniser wrong?"
             )
         yield ids.astype("<u4")
         at += len(ids)
@@ -235,7 +236,7 @@ def _read(place: str, file: IO[bytes], size: int = -1) -> bytes:
     try:
         return file.read(size)
     except Exception as error:  # each kind of store has errors of its own
-        raise DataError(f"cannot be read: {_first(error)}", file=place, way_out="run it again when it can") from None
+        raise DataError(f"cannot be read: {_first(error)}", file=place, way_out=TRY_AGAIN) from None
 
 
 def _first(error: Exception) -> str:

@@ -111,16 +111,16 @@ def read_corpus(folder: Path) -> Corpus:
     except (KeyError, TypeError, ValueError, AttributeError, OlmixError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise DataError(
-            f"not what olmix scan wrote ({reason})", file=path, way_out="undo the edit, or scan with --root"
+            f"not what `olmix scan` wrote ({reason})", file=path, way_out="undo the edit, or scan with --root"
         ) from None
     if sums != corpus.content or not corpus.content:
         raise DataError(
-            "its shards do not add up to its content", file=path, way_out="undo the edit, or scan with --root"
+            "the shards do not add up to the content", file=path, way_out="undo the edit, or scan with --root"
         )
     for topic, kept in corpus.kept.items():
         if not 0 < kept.documents <= corpus.content[topic].documents:
             raise DataError(
-                f"keeps {kept.documents} of {corpus.content[topic].documents} documents",
+                f"keeps {kept.documents:,} of {corpus.content[topic].documents:,} documents",
                 file=path,
                 way_out="undo the edit, or scan with --root",
             )
@@ -135,9 +135,9 @@ def corpus_of(domain: DomainSource) -> Corpus | None:
     corpus = read_corpus(domain.folder)
     if corpus.reading != domain.reading.digest(corpus.kind):
         raise DataError(
-            "was scanned with other settings than params.yaml now has",
+            "its settings in params.yaml have changed since the scan",
             file=domain.folder,
-            way_out=f"run olmix scan {domain.name}",
+            way_out=f"run `olmix scan {domain.name}`",
         )
     return corpus
 
@@ -167,19 +167,21 @@ def kept_documents(domain: DomainSource, corpus: Corpus, topic: str) -> Iterator
                 digest, count, last = digest + hashed, count + 1, hashed
                 yield document
     except FileNotFoundError:
-        raise DataError("no such file", file=path, way_out=f"run dvc pull, or olmix scan {domain.name}") from None
+        raise DataError("no such file", file=path, way_out=f"run `dvc pull`, or `olmix scan {domain.name}`") from None
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", file=path) from None
     except (zstandard.ZstdError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(
-            f"damaged after {count} documents ({error})", file=path, way_out="run dvc checkout or olmix scan"
+            f"damaged after {count:,} documents ({error})",
+            file=path,
+            way_out=f"run `dvc checkout`, or `olmix scan {domain.name}`",
         ) from None
     kept = corpus.kept[topic]
     if (count, digest % MODULUS) != (kept.documents, kept.digest):
         raise DataError(
-            f"{count} documents that are not the {kept.documents} of {MANIFEST}",
+            f"the documents ({count:,}) are not the {kept.documents:,} that {MANIFEST} lists",
             file=path,
-            way_out=f"run dvc checkout, or olmix scan {domain.name}",
+            way_out=f"run `dvc checkout`, or `olmix scan {domain.name}`",
         )
 
 

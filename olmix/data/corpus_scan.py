@@ -91,7 +91,9 @@ def scan_corpus(
             else:
                 root, before = root or corpus.root, corpus.by_shard
         if root is None:
-            raise DataError(f"holds no {MANIFEST}", file=domain.folder, way_out="say where the shards lie with --root")
+            raise DataError(
+                f"has no {MANIFEST}", file=domain.folder, way_out="give the place of the shards with --root"
+            )
         _require_apart(domain, root)
         shards = shards_of(domain, root)
         _require_own(domain.folder)
@@ -107,7 +109,7 @@ def scan_corpus(
                     memory.clear()
                     scanned = read()
                 if not any(c.documents for c in content.values()):
-                    raise DataError("no document fits, nothing was written", file=root, key="where")
+                    raise DataError("no document matches; nothing was written", file=root, key="where")
                 return write_corpus(domain, root, shards, scanned.parts, content, memory), scanned
 
             corpus, scanned = read_again_if_damaged(memory, scan_and_write)
@@ -155,7 +157,7 @@ def write_corpus(
             if path not in paths.values():
                 path.unlink()
     except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}, and nothing was recorded", file=folder) from None
+        raise DataError(f"cannot be written: {error.strerror}; nothing was recorded", file=folder) from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return corpus
@@ -167,7 +169,9 @@ def _require_apart(domain: DomainSource, root: str) -> None:
     if not is_remote(place := local_path(root)):
         shards, own = Path(place).resolve(), folder.resolve()
         if shards.is_relative_to(own) or own.is_relative_to(shards):
-            raise DataError(f"the domain's folder, {folder}, lies there", file=root, way_out="keep the two apart")
+            raise DataError(
+                f"overlaps the domain's own folder, {folder}", file=root, way_out="use another root or folder"
+            )
 
 
 def _require_own(folder: Path) -> None:
@@ -180,9 +184,9 @@ def _require_own(folder: Path) -> None:
         kept = len(name.parts) == 2 and name.parts[0] == KEPT and name.name.endswith(KEPT_SUFFIX)
         if not (ours and (kept or str(name) == MANIFEST)):
             raise DataError(
-                f"the folder of a corpus that lies elsewhere holds {MANIFEST} and {KEPT}/ alone",
+                f"the folder of a scanned corpus may contain only {MANIFEST} and {KEPT}/",
                 file=path,
-                way_out="move it to the other shards, or away",
+                way_out="move this file to the corpus, or elsewhere",
             )
 
 

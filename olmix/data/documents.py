@@ -42,7 +42,9 @@ class Documents:
         """What the entry holds by topic, for which changed shards are read; raises DataError when it is nothing."""
         content = self._scan()
         if not content:
-            raise DataError("no document fits, nothing to train on", file=self.domain.folder, key="where")
+            raise DataError(
+                "no document matches, so there is nothing to train on", file=self.domain.folder, key="where"
+            )
         return content
 
     def complete(self, topic: str) -> bool:
@@ -98,9 +100,11 @@ def read_documents(
 
 def own_shards(domain: DomainSource, allowed: Allowed) -> list[Shard]:
     """The shards in an entry's own folder, by name; raises DataError."""
-    way_out = f"put the domain's shards there, run dvc pull, or olmix scan {domain.name} --root with where they lie"
+    way_out = (
+        f"put the shards there, run `dvc pull`, or run `olmix scan {domain.name} --root URL` if they are elsewhere"
+    )
     if Path(f"{domain.folder}.dvc").exists():
-        way_out = "run dvc pull"
+        way_out = "run `dvc pull`"
     return list_shards(domain.folder, allowed, domain.reading.format, way_out)
 
 

@@ -46,7 +46,7 @@ def read_jsonl(piece: Piece, reading: Reading) -> Iterator[Batch]:
                     raise _diagnose(piece, reading) from None
             yield batch
     if blank:
-        raise piece.shard.error("empty shard, without a line of text", way_out="remove it or write it again")
+        raise piece.shard.error("no lines of text", way_out="remove it or write it again")
 
 
 # msgspec goes as deep as Python's stack allows, also through fields that it skips.
@@ -160,7 +160,7 @@ def no_topic(place: str, reading: Reading, value: object) -> DataError:
     """The error of a document at `place` without a topic."""
     what = "no value" if value in (None, "") else f"{value!r:.40}"
     field = reading.partition_by
-    message = f"field {field!r} of partition_by holds {what}, which names no topic"
+    message = f"field {field!r} of partition_by has {what}, which does not name a topic"
     return DataError(message, file=place, way_out=leave_out(field))
 
 
@@ -212,7 +212,7 @@ def _problem(place: str, line: bytes, reading: Reading) -> DataError:
     except orjson.JSONDecodeError as error:
         return DataError(f"not JSON: {error}", file=place)
     if not isinstance(row, dict):
-        way_out = f"write one object a line with the field {reading.text!r}"
+        way_out = f"write one object per line with the field {reading.text!r}"
         return DataError("not a JSON object", file=place, way_out=way_out)
     text, fields = _lookup(row, reading.text)
     if text is _MISSING:
@@ -232,7 +232,7 @@ def _topic_problem(place: str, row: dict[str, Any], reading: Reading) -> DataErr
             return DataError(message, file=place, way_out=leave_out(reading.partition_by))
         if topic_name(topic) is None:
             return no_topic(place, reading, topic)
-    return DataError("cannot be read as a document: a field or a number in it is not what JSON lines hold", file=place)
+    return DataError("not a document: a field or a number in it is not valid in JSON lines", file=place)
 
 
 _MISSING = object()

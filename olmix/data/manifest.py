@@ -45,15 +45,15 @@ def prepare(
         for topic, name in domain.domain_names(documents.content).items():
             content, path = documents.content[topic], samples / f"{name}.npy"
             if not (content.tokens if documents.are_tokens else content.bytes):
-                raise DataError(f"{content.documents} documents without any text to train on", file=domain.folder)
+                raise DataError(f"{content.documents:,} documents without any text", file=domain.folder)
             complete = documents.complete(topic)
             sample = write_sample(path, documents.of(topic), documents.are_tokens, complete, tokenizer, limit)
             if sample is None:
                 what = f"a sample of {limit:,}" if limit > ESTIMATED_FROM else f"an estimate from {ESTIMATED_FROM:,}"
                 raise TooFewDocumentsError(
-                    f"keeps too few documents for {what} tokens",
+                    f"too few documents were kept for {what} tokens",
                     file=domain.folder,
-                    way_out=f"run olmix scan {domain.name}",
+                    way_out=f"run `olmix scan {domain.name}`",
                 )
             prepared[name] = manifest_of(domain, content, sample, tokenizer)
         return prepared
@@ -111,7 +111,7 @@ def _tokens_of(domain: DomainSource, content: Content, sample: Sample) -> tuple[
     if not (sample.bytes and sample.ratio.x):
         empty = min(sample.documents, sample.ratio.n)
         raise DataError(
-            f"its {empty} documents of lowest hash are empty", file=domain.folder, way_out="remove such documents"
+            f"the sample of {empty:,} documents has no text", file=domain.folder, way_out="remove empty documents"
         )
     if sample.exact is not None:
         return sample.exact, "exact"
@@ -147,7 +147,7 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     for path in sorted(folder.rglob("*.json")):
         if path.stem in manifests:
             raise DataError(
-                f"another entry of params.yaml has a domain {path.stem}", file=path, way_out="rename one of them"
+                f"another entry of params.yaml also has a domain {path.stem}", file=path, way_out="rename one of them"
             )
         manifests[path.stem] = read_json(path)
     return manifests
@@ -179,7 +179,7 @@ def dataset_of(manifests: dict[str, dict[str, Any]]) -> Dataset:
     tokenizers = sorted({manifest["tokenizer"]["digest"] for manifest in manifests.values()})
     if len(tokenizers) > 1:
         raise MixtureError(
-            "domains were prepared with different tokenisers", file="build/manifests", way_out="run dvc repro"
+            "domains were prepared with different tokenisers", file="build/manifests", way_out="run `dvc repro`"
         )
     domains = {
         name: Domain(from_hex(manifest["digest"], name), manifest["tokens"], manifest["source"])

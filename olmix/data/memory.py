@@ -190,7 +190,7 @@ class Memory:
         rows = self._base.execute("select count(*) from documents where topic = ?", (topic,))
         complete = int(rows.fetchone()[0]) == documents
         if self.is_complete(topic) and not complete:
-            raise DamagedMemoryError("damaged, documents are gone", file=self.path, way_out="remove it")
+            raise DamagedMemoryError("damaged: documents are missing", file=self.path, way_out="remove it")
         return complete
 
     def documents(self, topic: str = NO_TOPIC) -> Iterator[bytes]:
@@ -254,7 +254,7 @@ class Memory:
             self._base.executemany("insert into about values (?, ?)", about.items())
             self._base.commit()
         if dict(self._base.execute("select key, value from about")) != about:
-            raise DataError("read another way", file=self.path)
+            raise DataError("was read with other settings", file=self.path)
         rows = self._base.execute("select topic, bound from bounds")
         self._bounds = {topic: from_hex(bound, str(self.path)) for topic, bound in rows}
         self._tops = {topic: bound.to_bytes(HASH_BYTES) for topic, bound in self._bounds.items()}

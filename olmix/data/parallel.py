@@ -97,9 +97,9 @@ class Readers:
                     yield running.pop(future), result
         except BrokenProcessPool:
             raise DataError(
-                "a process that read it or a shard beside it died, perhaps for want of memory",
+                "the process that read this shard or one beside it died, possibly out of memory",
                 file=next(iter(running.values())).shard.place,
-                way_out="run it again",
+                way_out="try again, if possible with fewer --workers",
             ) from None
         finally:
             for future in running:

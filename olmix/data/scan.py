@@ -24,7 +24,7 @@ from olmix.data.content import NO_TOPIC, Content, add_topics
 from olmix.data.memory import HASH_BYTES, DamagedMemoryError, HashedDocument, Memory
 from olmix.data.parallel import Readers
 from olmix.data.reading import Batch, Piece, Reading
-from olmix.data.shards import Kind, Shard, total_size
+from olmix.data.shards import TRY_AGAIN, Kind, Shard, total_size
 from olmix.data.text import pieces_of, read_text
 from olmix.errors import DataError, MixtureError
 from olmix.progress import Progress, Report, silent
@@ -63,9 +63,7 @@ def read_piece(piece: Piece, reading: Reading) -> Iterator[Batch]:
     try:
         yield from read(piece, reading)
     except OSError as error:  # a disk that fails, or a share that is gone
-        raise DataError(
-            f"cannot be read: {error.strerror or error}", file=place, way_out="run it again when it can"
-        ) from None
+        raise DataError(f"cannot be read: {error.strerror or error}", file=place, way_out=TRY_AGAIN) from None
 
 
 def content_of(kind: Kind, digest: int, documents: int, size: int) -> Content:
@@ -191,10 +189,9 @@ def _scan(
 
 
 def _note(real_npy: Sequence[str], read: int) -> str:
-    others = f", and {read - len(real_npy):,} hold raw ids" if read > len(real_npy) else ""
+    others = f"; {read - len(real_npy):,} others have raw ids" if read > len(real_npy) else ""
     return (
-        f"{min(real_npy)}: a real npy file, with numpy's header; {len(real_npy):,} of {read:,} .npy shards are, and "
-        f"were read as such{others}"
+        f"{min(real_npy)}: has a numpy header, which was used; so do {len(real_npy):,} of {read:,} .npy shards{others}"
     )
 
 

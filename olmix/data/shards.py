@@ -41,6 +41,8 @@ class Kind:
         return f"{base}{self.index}"
 
 
+# What to do about a shard that a disk or a store does not give.
+TRY_AGAIN = "try again once it can be read"
 KINDS = {
     kind.name: kind
     for kind in (
@@ -93,7 +95,7 @@ class Shard:
 
     def changed(self) -> DataError:
         """The error of a shard that changed under its reader."""
-        return self.error("changed while it was read", way_out="nothing was recorded, run it again")
+        return self.error("changed while it was read", way_out="nothing was recorded; run it again")
 
     def _places(self) -> list[str]:
         return [self.place, *([self.kind.companion(self.place)] if self.kind.index else [])]
@@ -131,7 +133,7 @@ def list_shards(
     shards = []
     for name, (size, stamp) in sorted(files.items()):
         if not name.isprintable():
-            raise DataError("a name that cannot be printed", file=f"{place}/{name!r}", way_out="rename the file")
+            raise DataError("a name with unprintable characters", file=f"{place}/{name!r}", way_out="rename the file")
         where = _join(place, name)
         if kind.index and name.endswith(kind.index):
             if name not in companions:
@@ -142,7 +144,11 @@ def list_shards(
         if name.endswith(kind.beside):
             continue
         if suffixes and not name.endswith(suffixes):
-            raise DataError(f"not a shard: all shards of this domain are {' or '.join(suffixes)}", file=where)
+            raise DataError(
+                f"not a {' or '.join(suffixes)} shard, as the others of this domain",
+                file=where,
+                way_out="remove it, or give the domain one format",
+            )
         if kind.index:
             index = kind.companion(name)
             if index not in files:
@@ -177,11 +183,11 @@ def _kind_of(place: str, files: Iterable[str], declared: str | None) -> Kind:
             )
         other = next((n for k, n in kinds.items() if k != declared and not n.endswith(KINDS[declared].beside)), None)
         if other is not None:
-            raise DataError(f"{declared}, and this shard is not", file=_join(place, other), key="format")
+            raise DataError(f"{declared}, but this shard is not", file=_join(place, other), key="format")
         return KINDS[declared]
     if len(kinds) > 1:
         raise DataError(
-            f"{' and '.join(sorted(kinds))} shards in one domain", file=place, way_out="keep one format a domain"
+            f"{' and '.join(sorted(kinds))} shards in one domain", file=place, way_out="use one format per domain"
         )
     if not kinds:
         if unknown:
@@ -227,20 +233,20 @@ def _local_files(root: Path, allowed: Allowed, way_out: str) -> Iterator[tuple[s
                 try:
                     yield name, _stamp(entry.stat())
                 except OSError as error:
-                    raise DataError(f"cannot be looked at: {_reason(error)}", file=entry.path) from None
+                    raise DataError(f"cannot be inspected: {_reason(error)}", file=entry.path) from None
 
 
 def _follow(path: Path, allowed: Allowed) -> None:
     """Raise DataError unless the link leads to a file that may be read."""
     if path.is_dir():
-        raise DataError("a linked folder is not read", file=path, way_out="link its files, or copy them in")
+        raise DataError("links to folders are not followed", file=path, way_out="link its files, or copy them in")
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
-        raise DataError("a link that leads nowhere", file=path, way_out="remove it, or run dvc checkout") from None
+        raise DataError("a broken link", file=path, way_out="remove it, or run `dvc checkout`") from None
     if not allowed(target):
         raise DataError(
-            "is a link to a place outside the project", file=path, way_out="copy the shard in, or use dvc import"
+            "a link to a file outside the project", file=path, way_out="copy the shard in, or use `dvc import`"
         )
 
 
@@ -257,7 +263,7 @@ def _remote_files(root: str) -> Iterator[tuple[str, tuple[int, str]]]:
     except Exception as error:  # each kind of store has errors of its own
         raise DataError(f"cannot be listed: {_reason(error)}", file=root) from None
     if not objects:
-        raise DataError("nothing is there", file=root, way_out="check the root and your credentials")
+        raise DataError("no files", file=root, way_out="check the root and your credentials")
     for place, about in objects.items():
         name = place.removeprefix(path.rstrip("/")).lstrip("/")
         if any(_is_hidden(part) for part in name.split("/")) or about.get("type") == "directory":
@@ -273,10 +279,10 @@ def _with_size(system: Any, place: str, about: dict[str, Any]) -> dict[str, Any]
         try:
             about = system.info(place)
         except Exception as error:  # each kind of store has errors of its own
-            raise DataError(f"cannot be looked at: {_reason(error)}", file=place) from None
+            raise DataError(f"cannot be inspected: {_reason(error)}", file=place) from None
     if about.get("size") is None:
         raise DataError(
-            "the server does not say its size", file=place, way_out="copy the shards to a folder or a bucket"
+            "the server does not give its size", file=place, way_out="copy the shards to a folder or a bucket"
         )
     return about
 

@@ -62,13 +62,13 @@ class DomainSource:
             name = self.name if topic == NO_TOPIC and self.reading.partition_by is None else f"{self.name}-{label}"
             problem = None
             if self.reading.partition_by is not None and not label:
-                problem = "has no letter of a-z and no digit to name it by"
+                problem = "has no letter of a-z or digit to make a name from"
             elif len(name) > LONGEST:
-                problem = f"would be the domain {name[:80]}, a name longer than {LONGEST}"
+                problem = f"would become the domain {name[:80]}, a name of more than {LONGEST} characters"
             elif name in topic_of:
-                problem = f"and topic {topic_of[name][:40]!r} would both be the domain {name}"
+                problem = f"and topic {topic_of[name][:40]!r} would both become the domain {name}"
             if problem is not None:
                 message = f"topic {topic[:40]!r} {problem}"
-                raise DataError(message, file=self.folder, key="names", way_out="name it there")
+                raise DataError(message, file=self.folder, key="names", way_out="give it a name there")
             topic_of[name] = topic
         return {topic: name for name, topic in topic_of.items()}

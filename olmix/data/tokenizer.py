@@ -70,9 +70,9 @@ class Tokenizer:
         if isinstance(end, str):
             if not self.reads_text:
                 raise DataError(
-                    "holds ids and no tokens",
+                    f"has only ids, so tokenizer.end_of_document must be an id, not {end!r}",
                     file=self.path,
-                    way_out=f"set params.yaml: tokenizer.end_of_document to an id, and not {end!r}",
+                    way_out="set params.yaml: tokenizer.end_of_document to an id",
                 )
             number = self._backend.token_to_id(end)
         if number is None or not 0 <= number < self.vocabulary:
@@ -117,7 +117,7 @@ class Tokenizer:
     def _require_text(self) -> None:
         if not self.reads_text:
             raise DataError(
-                "ids without a tokeniser cannot read text",
+                "has only ids, so it cannot tokenise text",
                 file=self.path,
                 way_out=(
                     "use token arrays (.npy, .bin with .idx, .ds) and tasks of ids, or name a "
@@ -144,7 +144,7 @@ def _read_ids(path: Path, content: dict[str, Any]) -> int:
     vocabulary = content.get("vocabulary")
     if set(content) != {"kind", "vocabulary"} or type(vocabulary) is not int or not 2 <= vocabulary <= 2**32:
         raise DataError(
-            f'write {{"kind": "{_IDS}", "vocabulary": N}} alone, N a whole number from 2 to 2^32', file=path
+            f'write only {{"kind": "{_IDS}", "vocabulary": N}}, with N a whole number from 2 to 2^32', file=path
         )
     return vocabulary
 

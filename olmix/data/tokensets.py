@@ -90,12 +90,12 @@ def read_tokens(path: Path) -> Tokens:
     try:
         tokens: Tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError("no such token set", file=path, way_out="run dvc repro") from None
+        raise DataError("no such token set", file=path, way_out="run `dvc repro`") from None
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"not a token set ({error})", file=path, way_out="remove it and run dvc repro") from None
+        raise DataError(f"not a token set ({error})", file=path, way_out="remove it and run `dvc repro`") from None
     if tokens.dtype.kind != "u" or tokens.ndim not in (1, 2):
         raise DataError(
-            f"{tokens.ndim}-dimensional {tokens.dtype} is not a token set", file=path, way_out="run dvc repro"
+            f"{tokens.ndim}-dimensional {tokens.dtype} is not a token set", file=path, way_out="run `dvc repro`"
         )
     return tokens
 
@@ -140,7 +140,7 @@ def open_token_sets(folder: Path, sequence_length: int, names: Collection[str] |
         rows = row_count(tokens, sequence_length)
         if not rows:
             raise DataError(
-                f"domain {path.stem}: {tokens.size} tokens are less than one sequence of {sequence_length}",
+                f"domain {path.stem}: {tokens.size} tokens are fewer than one sequence of {sequence_length}",
                 way_out="give it more text or remove it from params.yaml: domains",
             )
         sets[path.stem] = TokenSet(path.stem, path, identity_of(tokens), rows, in_order=path.stem == VIRTUAL)

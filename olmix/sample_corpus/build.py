@@ -48,13 +48,15 @@ def build(out: Path, *, scale: float = 1.0, force: bool = False) -> str:
     or when only a part is there (which may hold somebody's edits) and not `force`.
     """
     if not 0 < scale <= 1:
-        raise DataError(f"--scale {scale:g} is not in (0, 1]")
+        raise DataError("not in (0, 1]", key=f"--scale {scale:g}")
     there = [name for name in FOLDERS if (out / name).exists()]
     if there and not force:
         missing = [name for name in FOLDERS if name not in there]
         if not missing:
-            return f"{out}: the sample corpus is there; --force builds it again"
-        raise DataError(f"{out}: has {', '.join(there)} but not {', '.join(missing)}; --force builds all of it again")
+            return f"{out}: the sample corpus already exists; --force builds it again"
+        raise DataError(
+            f"has {', '.join(there)} but not {', '.join(missing)}", file=out, way_out="build all again with --force"
+        )
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".sample-") as temporary:
         table = _write(Path(temporary), scale)

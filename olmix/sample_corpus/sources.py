@@ -52,7 +52,9 @@ def package_folder(name: str) -> Path:
     """The folder of package `name`, without importing it; raises DataError when it is not installed."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"{name} is not installed; the sample takes text from it: pip install 'olmix[sample]'")
+        raise DataError(
+            f"{name} is not installed; the sample takes text from it", way_out="run `pip install 'olmix[sample]'`"
+        )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -246,7 +248,9 @@ def headers() -> Iterator[str]:
     for path in _files(folder, (".h", ".hpp", ".cuh"), "headers"):
         groups.setdefault("/".join(path.relative_to(folder).parts[:-1][:2]), []).append(path)
     if not groups:
-        raise DataError(f"{folder}: no C++ headers; the sample corpus needs torch from its wheel: pip install torch")
+        raise DataError(
+            "no C++ headers; the sample corpus needs torch from a wheel", file=folder, way_out="run `pip install torch`"
+        )
     return evenly({name: _headers(files) for name, files in groups.items()})
 
 
