@@ -405,7 +405,7 @@ def test_an_interrupt_is_answered_and_finished_runs_are_kept(accepted: Project) 
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted; what was finished is in the journal, dvc repro goes on from there"
+    assert err.splitlines()[-1] == "interrupted; what was finished is in the journal; `dvc repro` continues from there"
     assert "Traceback" not in err
     kept = len(list(journal.glob("*.json")))
     assert 3 <= kept < 15

@@ -206,9 +206,9 @@ def test_the_learning_rate_rises_and_falls_to_its_floor() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"heads": 3}, "proxy.size.heads: 3 heads do not divide width 16"),
+        ({"heads": 3}, "proxy.size.heads: width 16 cannot be divided into 3 heads"),
         ({"heads": 16}, "proxy.size.heads: 16 heads of width 16 are 1 wide"),
-        ({"tokens": 47}, "proxy.tokens: 47 are less than one batch of 4 sequences of 12 (48 tokens)"),
+        ({"tokens": 47}, "proxy.tokens: 47 are fewer than one batch of 4 sequences of 12 (48 tokens)"),
         ({"layers": 0}, "proxy.size.layers: 0"),
         ({"sequence_length": 1}, "proxy.sequence_length"),
         ({"learning_rate": math.nan}, "proxy.learning_rate: nan"),

@@ -320,16 +320,16 @@ def test_an_error_that_is_no_run_s_own_is_raised_as_it_was(
             does(Plain("x", tmp_path, "bad data"))
         with pytest.raises(ZeroDivisionError, match="division by nought"):
             does(Plain("x", tmp_path, "defect"))
-        with pytest.raises(DataError, match=r"gone: no such file, and a run reads it; run dvc repro again$"):
+        with pytest.raises(DataError, match=r"gone: no such file, but a run reads it; run `dvc repro` again$"):
             does(Plain("x", tmp_path, inputs=(HERE.root / "gone",)))
         for outside in (Path("/etc/hostname"), HERE.root / "../x"):
-            with pytest.raises(DataError, match="lies outside the project"):
+            with pytest.raises(DataError, match="is outside the project"):
                 does(Plain("x", tmp_path, inputs=(outside,)))
         there = f"{olmix.__version__} with recipe {RECIPE_VERSION}"
         assert there == ray_cluster.VERSION
         monkeypatch.setattr(ray_cluster, "VERSION", f"{olmix.__version__} with recipe 0")
         with pytest.raises(
-            ConfigError, match=rf"has olmix {there}, and this project's is .* recipe 0; install the same"
+            ConfigError, match=rf"has olmix {there}, but this project has .* recipe 0; install the same"
         ):
             does(Plain("x", tmp_path))
     assert [path.name for path in Path(".olmix/runs").iterdir()] == ["good.json"]

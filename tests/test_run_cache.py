@@ -208,7 +208,7 @@ def test_what_others_pushed_since_the_last_look_is_found(project: Clone, tmp_pat
     clone = project.clone(tmp_path / "clone")
     cache = clone.cache()
     assert cache.find([ONE]) == {}
-    assert "lacks files of 1 of 1 runs" in clone.said[0]
+    assert "lacks the files of 1 of 1 runs" in clone.said[0]
     project.store([ONE], version=1)
     project.push()
     os.chdir(clone.root)
@@ -409,10 +409,10 @@ def test_a_remote_without_the_object_or_with_a_wrong_one(
         for _ in range(2):
             assert cache.find([ONE, TWO]).keys() == {TWO}
     assert clone.said == [
-        "DVC remote 'team' lacks files of 1 of 2 runs that it names, or holds damaged ones; "
-        "these are trained here; DVC pushes only what its outputs hold now"
+        "DVC remote 'team' lacks the files of 1 of 2 runs that it lists, or has damaged ones; "
+        "these are trained here (`dvc push` only pushes current outputs)"
     ]
-    assert ("is not there" if harm == "missing" else "is damaged") in caplog.text
+    assert ("is missing" if harm == "missing" else "is damaged") in caplog.text
     assert not object_of(clone.root / ".dvc/cache", ONE, ONE.outputs[1]).exists()
     assert not any(name.startswith(".olmix-tmp-") for name in clone.kept())
     clone.store([ONE])
@@ -446,7 +446,7 @@ def test_an_entry_file_that_is_none_is_refused(
     entry_paths(folder, ONE)[0].write_bytes(BAD_ENTRIES[bad])
     with caplog.at_level(logging.DEBUG, "olmix"):
         assert clone.find([ONE]) == {}
-    assert "is refused" in caplog.text
+    assert "is rejected" in caplog.text
     assert clone.said == []
     clone.store([ONE])
     assert right(ONE, clone.find([ONE])[ONE][0])
@@ -490,7 +490,7 @@ def test_no_dvc_project(tmp_path: Path) -> None:
         cache.store([ONE])
         assert cache.find([ONE]) == {}
         assert cache.held([ONE]) == set()
-    _one_line(place.said, "no DVC project here", "dvc init")
+    _one_line(place.said, "no DVC project here", "`dvc init`")
 
 
 def test_no_remote_is_said_only_when_there_was_something_to_look_for(project: Clone) -> None:
@@ -502,7 +502,7 @@ def test_no_remote_is_said_only_when_there_was_something_to_look_for(project: Cl
     assert project.said == []
     for _ in range(2):
         assert cache.find([ONE, TWO]).keys() == {ONE}
-    _one_line(project.said, "no default DVC remote", "dvc remote add -d")
+    _one_line(project.said, "no default DVC remote", "`dvc remote add -d`")
     later: list[str] = []
     assert RunCache(project.root, later.append, quiet=[NO_REMOTE]).find([TWO]) == {}
     assert later == []
@@ -534,7 +534,7 @@ def test_nobody_listens(project: Clone, monkeypatch: pytest.MonkeyPatch) -> None
     project.store([ONE])
     cache = project.cache()
     assert cache.find([ONE, TWO, OTHER]).keys() == {ONE}
-    _one_line(project.said, "'team' cannot be asked", "Could not connect")
+    _one_line(project.said, "'team' cannot be read", "Could not connect")
 
 
 @pytest.fixture
@@ -573,7 +573,7 @@ def test_no_permission(project: Clone, tmp_path: Path, s3: Endpoint) -> None:
         assert clone.find([ONE]) == {}
     finally:
         s3.check_credentials(float("inf"))
-    _one_line(clone.said, "'team' cannot be asked")
+    _one_line(clone.said, "'team' cannot be read")
     assert clone.find([ONE]).keys() == {ONE}
 
 
@@ -586,7 +586,7 @@ def test_a_remote_that_dies_between_entry_and_object(
     victim.mkdir()  # neither absent nor a file
     monkeypatch.setattr("olmix.pipeline.run_cache._THREADS", 1)  # one after another: TWO's files come first
     assert clone.find([TWO, ONE]).keys() == {TWO}
-    _one_line(clone.said, "'team' cannot be asked")
+    _one_line(clone.said, "'team' cannot be read")
 
 
 @pytest.mark.parametrize("work", ["cache.store(entries)", "cache.find(entries)"])
@@ -646,7 +646,7 @@ def test_another_dvc_whose_internals_differ(colleague: tuple[Clone, Path], monke
     cache = clone.cache()
     cache.store([ONE])
     assert cache.find([ONE]) == {}
-    _one_line(clone.said, "the run-cache of DVC 3.", "TypeError", "install dvc>=3.66,<4")
+    _one_line(clone.said, "the run-cache of DVC 3.", "TypeError", "install `dvc>=3.66,<4`")
 
 
 # Many at once

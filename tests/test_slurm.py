@@ -159,10 +159,10 @@ def test_jobs_that_slurm_ends_are_lost_and_trained_again(slurm: Cluster, project
         ended = {ending.key: ending for ending in all_endings(engine, 2)}
         assert [ended[job.key].how for job in todo] == ["lost", "lost"]
         # Asked to end by SIGTERM, it said so before Slurm did.
-        asked = r"was asked to end \(preempted, cancelled, or near its time limit\)"
+        asked = r"was told to stop \(preempted, cancelled, or near its time limit\)"
         for job, id_ in zip(todo, ids, strict=True):
             assert re.fullmatch(f"job {id_} {asked}", ended[job.key].reason)
-        assert re.search(rf"{asked}; look into .*/{ids[0]}_0_log.out|{ids[1]}_0_log.out", engine.advice)
+        assert re.search(rf"{asked}; see .*/{ids[0]}_0_log.out|{ids[1]}_0_log.out", engine.advice)
         engine.start(todo)
         assert {ending.how for ending in all_endings(engine, 2)} == {"done"}
     assert entries() == trained_here(todo)
@@ -179,7 +179,7 @@ def test_a_job_that_is_gone_without_a_word_says_what_slurm_knows(slurm: Cluster,
         reasons = [ending.reason for ending in all_endings(engine, 2)]
     assert sorted(reasons) == [
         f'job {array}_0 failed with exit code 1:0: no olmix "here"',
-        f"job {array}_1 was cancelled before it began",
+        f"job {array}_1 was cancelled before it started",
     ]
 
 
@@ -195,7 +195,7 @@ def test_a_run_that_diverges_twice_is_set_aside_and_named(slurm: Cluster, projec
 def test_an_error_that_is_no_job_s_own_is_raised_and_says_what_goes_on(slurm: Cluster, project: Path) -> None:
     todo = jobs(2)
     shutil.copy(project / "tokens/a.npy", project / "tokens/b.npy")
-    expected = r"tokens/b.npy: changed since the run was planned; run dvc repro again; 1 job goes on in Slurm, .*"
+    expected = r"tokens/b.npy: changed since the run was planned; run `dvc repro` again; 1 job continues in Slurm; .*"
     with pytest.raises(DataError, match=expected):
         drive(todo, workers=1, settings=dataclasses.replace(SETTINGS, minutes=1))
 
@@ -219,7 +219,9 @@ def test_an_interrupt_says_what_goes_on_and_how_to_end_it(slurm: Cluster, projec
     with SlurmEngine(Journal(HERE.state), Setup(), settings) as engine:
         engine.start(jobs(2, LONG))
         message = engine.interrupt()
-    found = re.fullmatch(r"2 jobs go on in Slurm, and dvc repro takes them up; (scancel \d+) ends them", message)
+    found = re.fullmatch(
+        r"2 jobs continue in Slurm; `dvc repro` collects the results, `(scancel \d+)` cancels", message
+    )
     assert found is not None
     shown = submitted(slurm)[0]
     assert (shown["Partition"], shown["NumCPUs"], shown["MinMemoryNode"]) == ("main", "2", "100M")
@@ -235,7 +237,7 @@ def test_slurm_s_own_reason_when_it_refuses(slurm: Cluster, project: Path) -> No
     with pytest.raises(ConfigError) as raised:
         drive(jobs(2), dataclasses.replace(SETTINGS, partition="nowhere"))
     assert str(raised.value) == (
-        "runtime.yaml: slurm: Slurm refuses the jobs: invalid partition specified: nowhere; "
+        "runtime.yaml: slurm: Slurm rejected the jobs: invalid partition specified: nowhere; "
         "Batch job submission failed: Invalid partition name specified"
     )
     assert [path.name for path in Path(".olmix/slurm").iterdir()] == ["lock"]
@@ -246,15 +248,15 @@ def test_without_sbatch_or_submitit_a_line_says_what_to_do(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "submitit", None)
-        with pytest.raises(ConfigError, match=r"slurm needs submitit; pip install 'olmix\[slurm\]', or choose"):
+        with pytest.raises(ConfigError, match=r"slurm needs submitit; run `pip install 'olmix\[slurm\]'`, or choose"):
             SlurmEngine(Journal(tmp_path), Setup(), SETTINGS)
     with monkeypatch.context() as patch:
         patch.setenv("SBATCH_JOB_NAME", "mine")
-        with pytest.raises(ConfigError, match="SBATCH_JOB_NAME is set, and sbatch would follow it"):
+        with pytest.raises(ConfigError, match="SBATCH_JOB_NAME is set, and sbatch would use it"):
             SlurmEngine(Journal(tmp_path), Setup(), SETTINGS)
     with monkeypatch.context() as patch:
         patch.delenv("SLURM_CONF")
-        with pytest.raises(ConfigError, match=r"squeue of slurm finds no cluster here \(.*\); set SLURM_CONF"):
+        with pytest.raises(ConfigError, match=r"squeue of Slurm finds no cluster here \(.*\); set SLURM_CONF"):
             SlurmEngine(Journal(tmp_path), Setup(), SETTINGS).start([])
     with pytest.raises(ConfigError, match="sbatch takes no folder with %"):
         SlurmEngine(Journal(tmp_path / "100%"), Setup(), SETTINGS)
@@ -284,7 +286,7 @@ def test_a_controller_that_is_away_for_a_moment_loses_nothing(
         own_cluster.stop_controller()
         time.sleep(0.3)
         assert engine.endings(0.1) == []
-        expected = r"Slurm has not answered for 0 minutes: squeue: .*; 1 job goes on in Sl"
+        expected = r"Slurm has not answered for 0 minutes: squeue: .*; 1 job continues in Sl"
         with monkeypatch.context() as patch, pytest.raises(OlmixError, match=expected):
             patch.setattr(engine_module, "SILENCE_SECONDS", 1.0)
             engine.endings(20)
@@ -295,12 +297,12 @@ def test_a_controller_that_is_away_for_a_moment_loses_nothing(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gpus": -1}, "slurm.gpus: -1, and the least is 0"),
-        ({"minutes": 0}, "slurm.minutes: 0, and the least is 1"),
-        ({"partition": "a\nrm -rf"}, "slurm.partition: 'a.nrm -rf' does not name partitions"),
-        ({"memory": "8 GB"}, "slurm.memory: '8 GB' is no amount of memory; write it as 8G"),
+        ({"gpus": -1}, "slurm.gpus: -1 is below the minimum of 0"),
+        ({"minutes": 0}, "slurm.minutes: 0 is below the minimum of 1"),
+        ({"partition": "a\nrm -rf"}, "slurm.partition: 'a.nrm -rf' is not a partition name"),
+        ({"memory": "8 GB"}, "slurm.memory: '8 GB' is not an amount of memory; write it as in 8G"),
         ({"python": "'"}, "slurm.python: .*: No closing quotation"),
-        ({"python": ""}, "slurm.python: '' is no command"),
+        ({"python": ""}, "slurm.python: '' is not a command"),
         ({"sbatch": ("-A x",)}, "slurm.sbatch: '-A x' must be one line with one --option"),
         ({"sbatch": ("--comment=x --array=0-3",)}, "slurm.sbatch: .* must be one line with one --option"),
         ({"sbatch": ("--arr=1-4",)}, "slurm.sbatch: --arr is set by olmix"),

@@ -55,11 +55,23 @@ def test_a_task_of_ids_is_the_task_of_its_text(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([as_ids("a", "b"), {"prompt": "a", "continuation": "b"}], r"t\.jsonl:2: text and token ids in one task"),
-        ([{"prompt": "a", "continuation": [1], "bytes": 1}], r"t\.jsonl:1: prompt and continuation must be lists of"),
-        ([{"prompt": [1.0], "continuation": [1], "bytes": 1}], r"t\.jsonl:1: prompt and continuation must be lists"),
-        ([{"prompt": [], "continuation": [-1], "bytes": 1}], r"t\.jsonl:1: prompt and continuation must be lists"),
+        (
+            [{"prompt": "a", "continuation": [1], "bytes": 1}],
+            r"t\.jsonl:1: with `bytes`, prompt and continuation must be lists of",
+        ),
+        (
+            [{"prompt": [1.0], "continuation": [1], "bytes": 1}],
+            r"t\.jsonl:1: with `bytes`, prompt and continuation must be lists",
+        ),
+        (
+            [{"prompt": [], "continuation": [-1], "bytes": 1}],
+            r"t\.jsonl:1: with `bytes`, prompt and continuation must be lists",
+        ),
         ([{"prompt": [], "continuation": [], "bytes": 1}], r"t\.jsonl:1: the continuation is empty"),
-        ([{"prompt": [], "continuation": [1], "bytes": 0}], r"t\.jsonl:1: bytes is 0; write how many UTF-8 bytes"),
+        (
+            [{"prompt": [], "continuation": [1], "bytes": 0}],
+            r"t\.jsonl:1: bytes is 0, not a number above 0; write the number",
+        ),
     ],
 )
 def test_a_bad_item_is_one_clear_line(tmp_path: Path, rows: list[object], message: str) -> None:
@@ -69,10 +81,10 @@ def test_a_bad_item_is_one_clear_line(tmp_path: Path, rows: list[object], messag
 
 def test_ids_beyond_the_vocabulary_and_text_without_a_tokeniser(tmp_path: Path) -> None:
     task = read_task(write(tmp_path / "t.jsonl", {"prompt": [1], "continuation": [257], "bytes": 1}))
-    with pytest.raises(DataError, match=r"task t: item 1: token id 257, and the vocabulary has 257"):
+    with pytest.raises(DataError, match=r"task t: item 1: token id 257 is outside the vocabulary of 257"):
         encode_task(task, Tokenizer(BYTES, 256), 16)
     text = read_task(write(tmp_path / "t.jsonl", {"prompt": "a", "continuation": "b"}))
-    with pytest.raises(DataError, match=r"task t: holds text, and .*ids\.json knows no text; write token ids"):
+    with pytest.raises(DataError, match=r"task t: has text, but .*ids\.json cannot tokenise text; write token ids"):
         encode_task(text, Tokenizer(IDS, 0), 16)
 
 

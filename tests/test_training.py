@@ -245,13 +245,13 @@ def test_a_last_step_that_diverges_is_seen_too() -> None:
 
 def test_what_does_not_fit_the_recipe_is_refused() -> None:
     recipe, tokens = short(), markov(0)
-    with pytest.raises(TrainingError, match="sum to 95 sequences and a run of 1536 tokens reads 96"):
+    with pytest.raises(TrainingError, match="sum to 95 sequences, but a run of 1536 tokens reads 96"):
         train(recipe, [tokens], ["a"], [95], 0)
     with pytest.raises(DataError, match=r"token set a: its shape is \(400, 16\)"):
         train(recipe, [tokens[:, 1:]], ["a"], [96], 0)
     beyond = tokens.copy()
     beyond[3, 3] = 64
-    with pytest.raises(DataError, match="token set a: token 64 is beyond the vocabulary of 64"):
+    with pytest.raises(DataError, match="token set a: token 64 is outside the vocabulary of 64"):
         train(recipe, [beyond], ["a"], [96], 0)
 
 

@@ -145,17 +145,17 @@ class RunCache:
             raise broken
         lacking = len(named - found.keys())
         if lacking:
-            what = f"lacks files of {lacking} of {len(named)} runs that it names, or holds damaged ones"
+            what = f"lacks the files of {lacking} of {len(named)} runs that it lists, or has damaged ones"
             raise CacheError(
                 "lacking",
-                f"DVC remote {remote.name!r} {what}; these are trained here; DVC pushes only what its outputs hold now",
+                f"DVC remote {remote.name!r} {what}; these are trained here (`dvc push` only pushes current outputs)",
             )
 
     def _calls(
         self, remote: str, call: Callable[[Item, Callable[[], None]], Result], items: Iterable[Item]
     ) -> Iterator[tuple[Item, Result]]:
         """What `call` returns for each item, in parallel; raises CacheError at the first that fails."""
-        what = f"DVC remote {remote!r} cannot be asked" if remote else "the default DVC remote cannot be opened"
+        what = f"DVC remote {remote!r} cannot be read" if remote else "the default DVC remote cannot be opened"
         try:
             for item, result in call_in_parallel(call, items, _THREADS, self._patience):
                 if isinstance(result, CacheError):
@@ -164,10 +164,10 @@ class RunCache:
                     raise unusable_cache(result)
                 if isinstance(result, Exception):
                     _log.debug("%s", what, exc_info=result)
-                    raise CacheError("remote", f"{what}: {reason(result)}; {NOT_LOOKED_UP}; try dvc pull")
+                    raise CacheError("remote", f"{what}: {reason(result)}; {NOT_LOOKED_UP}; try `dvc pull`")
                 yield item, result
         except TimeoutError as error:
-            raise CacheError("remote", f"{what}: {error}; {NOT_LOOKED_UP}; try dvc pull") from None
+            raise CacheError("remote", f"{what}: {error}; {NOT_LOOKED_UP}; try `dvc pull`") from None
 
     @contextlib.contextmanager
     def _no_harm(self, follows: str) -> Iterator[None]:
@@ -181,7 +181,7 @@ class RunCache:
         except Exception as error:  # internals of a DVC that is not the one this was written for
             _log.debug("the run-cache of DVC", exc_info=True)
             what = f"the run-cache of DVC {_dvc_version()} cannot be used: {type(error).__name__}: {reason(error)}"
-            self._warn_once(CacheError("internals", f"{what}; {follows}; install dvc>=3.66,<4"))
+            self._warn_once(CacheError("internals", f"{what}; {follows}; install `dvc>=3.66,<4`"))
 
     def _warn_once(self, error: CacheError) -> None:
         if error.kind not in self._warned:
@@ -203,7 +203,7 @@ def _pull(cache: LocalCache, remote: Remote, md5: str, heard: Callable[[], None]
         return True
     with cache.temporary() as temporary:
         if not remote.download(md5, str(temporary), heard):
-            _log.debug("remote %s: object %s is not there", remote.name, md5)
+            _log.debug("remote %s: object %s is missing", remote.name, md5)
             return False
         if file_md5(temporary) != md5:
             _log.debug("remote %s: object %s is damaged", remote.name, md5)

@@ -17,7 +17,7 @@ def stale_stages(root: Path) -> list[str]:
     try:
         return dvc_internals.stale_stages(root)
     except dvc_internals.NoProjectError:
-        way_out = "run git init and dvc init, or go to the project's root"
+        way_out = "run `git init` and `dvc init`, or change to the root of the project"
         raise PipelineError("no DVC project here", way_out=way_out) from None
     except dvc_internals.BrokenProjectError as error:
-        raise PipelineError(f"dvc status failed: {error}", way_out="run dvc status for the whole message") from None
+        raise PipelineError(f"`dvc status` failed: {error}", way_out="run `dvc status` for the full message") from None

@@ -30,8 +30,8 @@ _A_DAY = 86_400.0
 _QUICK = 1 << 16
 # The kind of error that is none: a project on its own. Later stages of the same pipeline need not warn again.
 NO_REMOTE = "no remote"
-HERE_ONLY = "runs are trained and kept here, and not shared"
-NOT_LOOKED_UP = "runs are trained here and not looked up"
+HERE_ONLY = "runs are trained and kept here, but not shared"
+NOT_LOOKED_UP = "runs are trained here, not looked up"
 
 
 class CacheError(Exception):
@@ -91,9 +91,9 @@ def remote_entry_files(remote: Remote, entry: Entry) -> list[EntryFile]:
             try:
                 files.append(read_entry_file(read(), entry, value))
             except FileNotFoundError:
-                _log.debug("remote %s: entry %s/%s was removed a moment ago", remote.name, key, value)
+                _log.debug("remote %s: entry %s/%s was just removed", remote.name, key, value)
             except InvalidEntryError as error:
-                _log.debug("remote %s: entry %s/%s is refused: %s", remote.name, key, value, error)
+                _log.debug("remote %s: entry %s/%s is rejected: %s", remote.name, key, value, error)
     return files
 
 
@@ -109,7 +109,7 @@ class LocalCache:
         try:
             return cls(dvc_internals.Cache.open(root))
         except dvc_internals.NoProjectError:
-            raise CacheError("project", f"no DVC project here: {HERE_ONLY}; run git init and dvc init") from None
+            raise CacheError("project", f"no DVC project here: {HERE_ONLY}; run `git init` and `dvc init`") from None
         except (dvc_internals.BrokenProjectError, OSError) as error:
             raise CacheError("project", f"DVC cannot open this project: {reason(error)}; {HERE_ONLY}") from error
 
@@ -130,7 +130,7 @@ class LocalCache:
         except OSError as error:
             _log.debug("object %s cannot be read: %s", md5, error)
             return False
-        _log.debug("object %s in the cache is damaged, and is removed", md5)
+        _log.debug("object %s in the cache is damaged and is removed", md5)
         with contextlib.suppress(OSError):
             path.unlink()
         return False
@@ -145,7 +145,7 @@ class LocalCache:
                     try:
                         files.append(read_entry_file(path.read_bytes(), entry, path.name))
                     except (InvalidEntryError, OSError) as error:
-                        _log.debug("entry %s/%s is refused: %s", key, path.name, error)
+                        _log.debug("entry %s/%s is rejected: %s", key, path.name, error)
         return files
 
     def candidate(self, file: EntryFile) -> Candidate:
@@ -227,7 +227,7 @@ class LocalCache:
         """The default remote, which is not asked anything yet; raises CacheError, or what DVC raises."""
         remote = self.dvc.remote()
         if remote is None:
-            raise CacheError(NO_REMOTE, f"no default DVC remote: {NOT_LOOKED_UP}; add one with dvc remote add -d")
+            raise CacheError(NO_REMOTE, f"no default DVC remote: {NOT_LOOKED_UP}; add one with `dvc remote add -d`")
         if remote.is_http:
             raise CacheError("http", f"DVC remote {remote.name!r}: HTTP remotes have no run-cache; {NOT_LOOKED_UP}")
         if remote.is_versioned:

@@ -49,7 +49,7 @@ def evaluate(
     if task.sequence_length != recipe.sequence_length or int(task.rows.max()) >= recipe.vocabulary:
         raise DataError(
             f"task {task.name}: encoded for sequences of {task.sequence_length} with tokens up to "
-            f"{int(task.rows.max())}, and the proxy reads {recipe.sequence_length} of a vocabulary of "
+            f"{int(task.rows.max())}, but the proxy reads {recipe.sequence_length} of a vocabulary of "
             f"{recipe.vocabulary}",
             way_out="encode it for this recipe",
         )
@@ -70,7 +70,7 @@ def evaluate(
             total += token_losses(hidden, moved["head"], rows[:, 1:].flatten()[scored]).double().sum()
     nats = float(total)
     if not math.isfinite(nats):
-        raise TrainingError(f"task {task.name}: the loss is {nats}", way_out="the run has diverged, train it again")
+        raise TrainingError(f"task {task.name}: the loss is {nats}", way_out="the run has diverged; train it again")
     return TaskScore(nats / math.log(2), task.bytes, untrained_bpb(task, recipe.vocabulary))
 
 

@@ -136,25 +136,25 @@ class Recipe:
             "weight_decay",
             f"{self.weight_decay} is negative or not finite",
         )
-        _require(self.sequence_length > 1, "sequence_length", "1 token has no context", "use 2 or more")
+        _require(self.sequence_length > 1, "sequence_length", "a sequence of 1 token has no context", "use 2 or more")
         _require(
             self.width % self.heads == 0,
             "heads",
-            f"{self.heads} heads do not divide width {self.width}",
-            "use a divisor of it",
+            f"width {self.width} cannot be divided into {self.heads} heads",
+            "use a divisor of the width",
         )
         size = self.width // self.heads
         _require(
             size % 2 == 0,
             "heads",
-            f"{self.heads} heads of width {self.width} are {size} wide, and rotary embeddings need an even number",
+            f"{self.heads} heads of width {self.width} are {size} wide, but rotary embeddings need an even number",
             "change heads or width",
         )
         batch = self.batch_size * self.sequence_length
         _require(
             self.steps > 0,
             "tokens",
-            f"{self.tokens} are less than one batch of {self.batch_size} sequences of {self.sequence_length} "
+            f"{self.tokens} are fewer than one batch of {self.batch_size} sequences of {self.sequence_length} "
             f"({batch} tokens)",
             f"use {batch} or more",
         )

@@ -25,6 +25,7 @@ from olmix.errors import DataError
 
 _KEYS = {"prompt", "continuation"}
 _ID_KEYS = {*_KEYS, "bytes"}
+_EMPTY = "the continuation is empty, but it is what gets scored"
 
 
 class IdItem(NamedTuple):
@@ -81,7 +82,7 @@ def read_task(path: Path) -> Task:
     try:
         lines = path.read_bytes().split(b"\n")
     except (FileNotFoundError, IsADirectoryError):
-        way_out = f"write it, or take {path.stem} out of params.yaml: tasks"
+        way_out = f"write it, or remove {path.stem} from params.yaml: tasks"
         raise DataError("no such task", file=path, way_out=way_out) from None
     read = [(number, _item(line, f"{path}:{number}")) for number, line in enumerate(lines, 1) if line.strip()]
     if not read:
@@ -91,7 +92,7 @@ def read_task(path: Path) -> Task:
     id_items = tuple(item for _, item in read if isinstance(item, IdItem))
     if items and id_items:
         number = next(number for number, item in read if type(item) is not type(read[0][1]))
-        way_out = "keep one kind of items a task"
+        way_out = "use one kind per task"
         raise DataError("text and token ids in one task", file=f"{path}:{number}", way_out=way_out)
     digest = xxhash.xxh3_128()
     for text in (text.encode() for item in items for text in item):
@@ -115,7 +116,7 @@ def encode_task(task: Task, tokenizer: Tokenizer, sequence_length: int) -> Encod
     for number, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True), 1):
         if not len(continuation):
             text = task.items[number - 1][1][:40]
-            message = f"task {task.name}: item {number}: the tokeniser makes nothing of {text!r}"
+            message = f"task {task.name}: item {number}: the tokeniser makes no tokens of {text!r}"
             raise DataError(message, way_out="remove it")
         item = np.concatenate((end, prompt, continuation))
         for begin, first, stop in _windows(1 + len(prompt), len(item), sequence_length):
@@ -141,7 +142,7 @@ def _tokens_of(task: Task, tokenizer: Tokenizer) -> tuple[list[Tokens], list[Tok
     if not task.id_items:
         if not tokenizer.reads_text:
             raise DataError(
-                f"task {task.name}: holds text, and {tokenizer.path} knows no text",
+                f"task {task.name}: has text, but {tokenizer.path} cannot tokenise text",
                 way_out='write token ids: {"prompt": [...], "continuation": [...], "bytes": N}, '
                 "or name a tokenizer.json",
             )
@@ -152,7 +153,8 @@ def _tokens_of(task: Task, tokenizer: Tokenizer) -> tuple[list[Tokens], list[Tok
         wrong = next((token for token in item.prompt + item.continuation if token >= tokenizer.vocabulary), None)
         if wrong is not None:
             raise DataError(
-                f"task {task.name}: item {number}: token id {wrong}, and the vocabulary has {tokenizer.vocabulary:,}"
+                f"task {task.name}: item {number}: token id {wrong} is outside the vocabulary of "
+                f"{tokenizer.vocabulary:,}"
             )
     prompts = [np.array(item.prompt, dtype=tokenizer.dtype) for item in task.id_items]
     continuations = [np.array(item.continuation, dtype=tokenizer.dtype) for item in task.id_items]
@@ -172,9 +174,9 @@ def load_task(path: Path) -> EncodedTask:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", file=path, way_out="run dvc repro again") from None
+        raise DataError(f"cannot be read: {error.strerror}", file=path, way_out="run `dvc repro` again") from None
     if xxhash.xxh3_128_hexdigest(content) != path.stem:
-        raise DataError("its content does not match its name", file=path, way_out="run dvc repro again")
+        raise DataError("its content does not match its name", file=path, way_out="run `dvc repro` again")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         fields = [file[f"arr_{k}"] for k in range(len(EncodedTask.__dataclass_fields__))]
     return EncodedTask(*(field if field.ndim else field.item() for field in fields))
@@ -207,13 +209,14 @@ def _item(line: bytes, where: str) -> tuple[str, str] | IdItem:
         return _id_item(item, where)
     if not isinstance(item, dict) or set(item) != _KEYS:
         found = ", ".join(map(str, item)) if isinstance(item, dict) else type(item).__name__
-        way_out = "an item has the keys prompt and continuation alone"
-        raise DataError(f"holds {found or 'nothing'}", file=where, way_out=way_out)
+        way_out = "an item has exactly prompt and continuation"
+        what = f"has the keys {found or 'none'}" if isinstance(item, dict) else f"a {found}, not an item"
+        raise DataError(what, file=where, way_out=way_out)
     prompt, continuation = item["prompt"], item["continuation"]
     if not isinstance(prompt, str) or not isinstance(continuation, str):
         raise DataError("prompt and continuation must be text", file=where, way_out="put them in quotes")
     if not continuation:
-        raise DataError("the continuation is empty, and it is what is scored", file=where, way_out="move text into it")
+        raise DataError(_EMPTY, file=where, way_out="put text into it")
     return prompt, continuation
 
 
@@ -221,10 +224,10 @@ def _id_item(item: dict[str, Any], where: str) -> IdItem:
     prompt, continuation, size = item["prompt"], item["continuation"], item["bytes"]
     for ids in (prompt, continuation):
         if not isinstance(ids, list) or any(type(token) is not int or token < 0 for token in ids):
-            raise DataError("prompt and continuation must be lists of token ids beside `bytes`", file=where)
+            raise DataError("with `bytes`, prompt and continuation must be lists of token ids", file=where)
     if not continuation:
-        raise DataError("the continuation is empty, and it is what is scored", file=where, way_out="move ids into it")
+        raise DataError(_EMPTY, file=where, way_out="put ids into it")
     if type(size) is not int or size <= 0:
-        way_out = "write how many UTF-8 bytes the continuation is"
-        raise DataError(f"bytes is {size!r}", file=where, way_out=way_out)
+        way_out = "write the number of UTF-8 bytes of the continuation"
+        raise DataError(f"bytes is {size!r}, not a number above 0", file=where, way_out=way_out)
     return IdItem(tuple(prompt), tuple(continuation), size)

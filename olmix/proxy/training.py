@@ -145,15 +145,15 @@ def load_weights(path: Path) -> Weights:
     try:
         return dict(load(path.read_bytes()))
     except FileNotFoundError:
-        raise DataError("no such weights", file=path, way_out="run dvc repro") from None
+        raise DataError("no such weights", file=path, way_out="run `dvc repro`") from None
     except SafetensorError as error:
-        raise DataError(f"not weights ({error})", file=path, way_out="remove it and run dvc repro") from None
+        raise DataError(f"not weights ({error})", file=path, way_out="remove it and run `dvc repro`") from None
 
 
 def _check(recipe: Recipe, token_sets: Sequence[Tokens], identities: Sequence[str], counts: Sequence[int]) -> None:
     if sum(counts) != recipe.sequences:
         raise TrainingError(
-            f"the counts sum to {sum(counts)} sequences and a run of {recipe.tokens} tokens reads {recipe.sequences}",
+            f"the counts sum to {sum(counts)} sequences, but a run of {recipe.tokens} tokens reads {recipe.sequences}",
             way_out="take them from Recipe.sequences",
         )
     for tokens, identity, count in zip(token_sets, identities, counts, strict=True):
@@ -161,11 +161,11 @@ def _check(recipe: Recipe, token_sets: Sequence[Tokens], identities: Sequence[st
             raise DataError(
                 f"token set {identity}: its shape is {tokens.shape}, not rows of "
                 f"{recipe.sequence_length + 1} tokens (proxy.sequence_length + 1)",
-                way_out="run dvc repro",
+                way_out="run `dvc repro`",
             )
         if count and len(tokens) and int(tokens.max()) >= recipe.vocabulary:
             raise DataError(
-                f"token set {identity}: token {int(tokens.max())} is beyond the vocabulary of {recipe.vocabulary}",
+                f"token set {identity}: token {int(tokens.max())} is outside the vocabulary of {recipe.vocabulary}",
                 way_out="prepare it again with this tokeniser",
             )
 

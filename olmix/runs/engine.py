@@ -124,7 +124,9 @@ def run_jobs(
         outcome.done_keys = frozenset(todo) & frozenset(outcome.results)
         lost = [job.name for key, job in todo.items() if key not in outcome.results and key not in outcome.failed]
         if lost:
-            raise TrainingError(f"the result of {lost[0]} was lost", file=journal.folder, way_out="run dvc repro again")
+            raise TrainingError(
+                f"the files of {lost[0]} were lost", file=journal.folder, way_out="run `dvc repro` again"
+            )
     # What the journal held may never have been stored, or not in this cache.
     unsure = [wanted[key] for key in outcome.results if key not in outcome.shared]
     shared.store([job.entry for job in unsure if job.stores])
@@ -217,8 +219,8 @@ class _Driver:
         worst = max(self._losses.values(), default=0)
         if worst >= self._engine.patience:
             raise TrainingError(
-                f"a worker died {worst} times without finishing a job; jobs left: {len(self._losses)}",
-                way_out=f"{self._engine.advice}, then run dvc repro again",
+                f"workers died {worst} times without finishing a job; jobs left: {len(self._losses)}",
+                way_out=f"{self._engine.advice}, then run `dvc repro` again",
             )
 
     def _store(self, batch: int, seconds: float) -> None:

@@ -46,22 +46,23 @@ def require_weights(jobs: Sequence[EvaluationJob], journal: Journal) -> None:
     if dropped:
         tasks = sorted({task.name for job in dropped for task in job.tasks if task.identity not in known[job.key]})
         raise DataError(
-            f"{', '.join(tasks)} cannot be evaluated on {_named(dropped)}, whose weights were dropped",
-            way_out="dvc repro -f -s train trains them again (params.yaml: proxy.keep_weights: true keeps weights), "
-            "or take the tasks out",
+            f"cannot evaluate {', '.join(tasks)} on {_named(dropped)}, whose weights were dropped",
+            way_out="remove the tasks, or train the runs again with `dvc repro -f -s train` (params.yaml: "
+            "proxy.keep_weights: true keeps weights)",
         )
     # What lies in build/proxies/ was looked over when it was read.
     broken = [job for job in jobs if job.weights == journal.weights_path(job.key) and not journal.find_run(job.key)]
     if broken:
         raise DataError(
-            f"{_named(broken)} do not have the weights that their records name",
-            way_out="dvc repro -f -s train trains them again",
+            f"the weights of {_named(broken)} do not match their records", way_out="run `dvc repro -f -s train`"
         )
 
 
 def _named(jobs: Sequence[EvaluationJob]) -> str:
     names = sorted(job.run_name for job in jobs)
-    return f"{len(names)} runs ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
+    return (
+        f"{len(names)} run{'s' * (len(names) != 1)} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
+    )
 
 
 def training_jobs(

@@ -55,11 +55,11 @@ class RaySettings:
         if not (math.isfinite(self.cpus) and self.cpus > 0):
             _refuse("cpus", self.cpus, "write a number above 0")
         if not (math.isfinite(self.gpus) and self.gpus >= 0 and (self.gpus < 1 or float(self.gpus).is_integer())):
-            _refuse("gpus", self.gpus, "write a part of 1, or 0, 1, 2, ...")
+            _refuse("gpus", self.gpus, "write a fraction below 1, or a whole number")
 
 
 def _refuse(name: str, value: float, way_out: str) -> NoReturn:
-    raise ConfigError(f"{value:g} cannot be given to a run", file="runtime.yaml", key=f"ray.{name}", way_out=way_out)
+    raise ConfigError(f"{value:g} is not valid", file="runtime.yaml", key=f"ray.{name}", way_out=way_out)
 
 
 class RayEngine:
@@ -69,15 +69,15 @@ class RayEngine:
     """
 
     patience = 3
-    advice = "give a run more with runtime.yaml: ray: cpus, or lower runtime.yaml: workers, if memory is short"
+    advice = "raise runtime.yaml: ray.cpus, or lower runtime.yaml: workers, if memory is short"
 
     def __init__(self, journal: Journal, setup: Setup, settings: RaySettings, workers: int | None = None) -> None:
         if setup.device.startswith("cuda") and (setup.device != "cuda" or not settings.gpus):
             raise ConfigError(
-                f"{setup.device} with ray.gpus {settings.gpus:g}, and Ray gives a run its GPU",
+                f"{setup.device} with ray.gpus {settings.gpus:g}, but Ray assigns the GPUs",
                 file="runtime.yaml",
                 key="device",
-                way_out="write device: cuda and the gpus of one run",
+                way_out="write device: cuda, and the GPUs per run in ray.gpus",
             )
         self._ray = import_ray()
         self._journal = journal
@@ -194,11 +194,11 @@ class RayEngine:
         if self._count_room():
             self._fitting_at = now
         elif where is None or now - self._fitting_at >= ROOM_SECONDS:
-            nodes = "; ".join(sorted({_size(node["Resources"]) for node in self._nodes()})) or "none at all"
+            nodes = "; ".join(sorted({_size(node["Resources"]) for node in self._nodes()})) or "none"
             raise TrainingError(
                 f"the Ray {f'cluster at {where}' if where else 'of this machine'} has no node for a run of "
                 f"{self._settings.cpus:g} CPUs and {self._settings.gpus:g} GPUs (its nodes: {nodes})",
-                way_out="change runtime.yaml: ray or the cluster, then run dvc repro again",
+                way_out="change runtime.yaml: ray, or the cluster, then run `dvc repro` again",
             )
 
     def _nodes(self) -> list[dict[str, Any]]:
@@ -227,11 +227,11 @@ class RayEngine:
 
     def _put(self, source: Path) -> Any:
         if not source.is_relative_to(self._root) or ".." in source.relative_to(self._root).parts:
-            raise DataError("lies outside the project; a worker of Ray is sent files of the project alone", file=source)
+            raise DataError("is outside the project; Ray workers only receive files of the project", file=source)
         try:
             return self._ray.put(np.fromfile(source, dtype=np.uint8))  # read in place by workers, as bytes are not
         except FileNotFoundError:
-            raise DataError("no such file, and a run reads it", file=source, way_out="run dvc repro again") from None
+            raise DataError("no such file, but a run reads it", file=source, way_out="run `dvc repro` again") from None
 
     def _ending(self, reference: Any) -> Ending:
         job = self._running.pop(reference)
@@ -263,7 +263,7 @@ def _told_by_ray(error: Any) -> Exception:
     cause = error.cause if isinstance(error.cause, Exception) else error
     if "olmix" in str(cause) and ("No module named" in str(cause) or isinstance(cause, ImportError)):
         return ConfigError(
-            f"a node has no olmix like this one ({_last_line(cause)})",
+            f"a node has no olmix, or another version ({_last_line(cause)})",
             file="runtime.yaml",
             key="ray",
             way_out=f"install olmix {VERSION} on every node",

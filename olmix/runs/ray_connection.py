@@ -33,7 +33,7 @@ def import_ray() -> Any:
         import ray
     except ImportError as error:
         raise ConfigError(
-            f"ray needs Ray ({error})", file="runtime.yaml", key="engine", way_out="pip install 'olmix[ray]'"
+            f"ray needs Ray ({error})", file="runtime.yaml", key="engine", way_out="run `pip install 'olmix[ray]'`"
         ) from None
     logging.getLogger("ray").setLevel(logging.ERROR)
     return ray
@@ -52,10 +52,10 @@ def connect(ray: Any, address: str | None, cpus: int) -> None:
     except (ray.exceptions.RayError, ImportError, OSError, RuntimeError, ValueError) as error:
         ray.shutdown()
         if address is None:
-            reason = f"no Ray starts on this machine: {one_line(error)}"
+            reason = f"cannot start Ray on this machine: {one_line(error)}"
             raise ConfigError(reason, file="runtime.yaml", key="ray") from None
         # Ray itself looks for a node on this machine, and gives up after a minute.
-        raise _unreachable(address, one_line(error), "run dvc repro on a node of the cluster") from None
+        raise _unreachable(address, one_line(error), "run `dvc repro` on a node of the cluster") from None
 
 
 def _require_answer(address: str) -> None:

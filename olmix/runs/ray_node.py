@@ -92,7 +92,7 @@ def do(version: str, parcel: Parcel, meter: Any, *contents: NDArray[np.uint8]) -
     """Run one job as a task of Ray; `version` is the driver's, `contents` are the bytes of the parcel's paths."""
     if version != VERSION:
         raise ConfigError(
-            f"node {platform.node()} has olmix {VERSION}, and this project's is {version}",
+            f"node {platform.node()} has olmix {VERSION}, but this project has {version}",
             file="runtime.yaml",
             key="ray",
             way_out="install the same version on every node",

@@ -78,8 +78,8 @@ class SlurmEngine:
         slurm_queue.require_slurm()
         self._folder = journal.folder.resolve() / "slurm"
         if "%" in str(self._folder) or not str(self._folder).isprintable():
-            raise ConfigError("sbatch takes no folder with % or an unprintable letter in its name", file=self._folder)
-        self.advice = f"look into {self._folder}"
+            raise ConfigError("sbatch does not accept % or unprintable characters in a path", file=self._folder)
+        self.advice = f"see {self._folder}"
         self._journal, self._setup, self._settings, self._workers = journal, setup, settings, workers
         self._largest: int | None = None
         self._places: dict[str, _Place] = {}
@@ -151,8 +151,8 @@ class SlurmEngine:
         arrays = sorted({place.task.array for place in self._places.values()}, key=int)
         count = len(self._places)
         return (
-            f"{count} {'job goes' if count == 1 else 'jobs go'} on in Slurm, and dvc repro takes them up; "
-            f"scancel {' '.join(arrays)} ends them"
+            f"{count} {'job continues' if count == 1 else 'jobs continue'} in Slurm; `dvc repro` collects the results, "
+            f"`scancel {' '.join(arrays)}` cancels"
         )
 
     @contextlib.contextmanager
@@ -168,7 +168,7 @@ class SlurmEngine:
                 raise OlmixError(
                     f"cannot be locked: {error.strerror}",
                     file=path,
-                    way_out="put .olmix on a file system with locks that the nodes see too",
+                    way_out="put .olmix on a file system with locks that the nodes share",
                 ) from error
             yield
 
@@ -307,7 +307,7 @@ class SlurmEngine:
             words = slurm_queue.last_words(self._log(place))
             fate = f"{fate}: {words}" if words else fate
         elif not fate and place.task.state == "PENDING":
-            fate = "was cancelled before it began"
+            fate = "was cancelled before it started"
         elif not fate:
             now = time.monotonic()
             place.gone_since = place.gone_since or now
@@ -318,7 +318,7 @@ class SlurmEngine:
 
     def _loss(self, place: _Place, reason: str) -> Ending:
         reason = f"job {place.task.id} {reason}"
-        self.advice = f"{reason}; look into {self._log(place)}"
+        self.advice = f"{reason}; see {self._log(place)}"
         return Ending(place.job.key, "lost", reason)
 
     def _log(self, place: _Place) -> Path:
@@ -344,7 +344,7 @@ class SlurmEngine:
             left = self._left()
             raise OlmixError(
                 f"Slurm has not answered for {SILENCE_SECONDS / 60:.0f} minutes: {error}",
-                way_out=left or "run dvc repro when it is back",
+                way_out=left or "run `dvc repro` when it is back",
             ) from None
 
 

@@ -36,7 +36,7 @@ _FATES = {
     "NODE_FAIL": "lost its node",
     "BOOT_FAIL": "lost its node",
     "OUT_OF_MEMORY": "ran out of memory (raise runtime.yaml: slurm.memory)",
-    "TIMEOUT": "ran into its time limit (raise runtime.yaml: slurm.minutes)",
+    "TIMEOUT": "reached its time limit (raise runtime.yaml: slurm.minutes)",
     "FAILED": "failed",
     "DEADLINE": "missed its deadline",
 }
@@ -70,7 +70,7 @@ def require_slurm() -> None:
             "slurm needs submitit",
             file="runtime.yaml",
             key="engine",
-            way_out="pip install 'olmix[slurm]', or choose another engine",
+            way_out="run `pip install 'olmix[slurm]'`, or choose another engine",
         )
     for program in COMMANDS:
         if shutil.which(program) is None:
@@ -83,7 +83,7 @@ def require_slurm() -> None:
     for option in OURS:
         name = f"SBATCH_{option.replace('-', '_').upper()}"
         if name in os.environ:
-            raise ConfigError(f"{name} is set, and sbatch would follow it rather than olmix", way_out="unset it")
+            raise ConfigError(f"{name} is set, and sbatch would use it instead of olmix's value", way_out="unset it")
 
 
 def standing() -> dict[tuple[str, int], Task]:
@@ -168,7 +168,7 @@ def submit(
         reason = "; ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
         if _UNAVAILABLE.search(reason):
             raise SlurmUnavailable(reason) from None
-        raise ConfigError(f"Slurm refuses the jobs: {reason}", file="runtime.yaml", key="slurm") from None
+        raise ConfigError(f"Slurm rejected the jobs: {reason}", file="runtime.yaml", key="slurm") from None
     return submitted[0].job_id.split("_")[0]
 
 
@@ -203,7 +203,7 @@ def _ask(*words: str) -> str:
         reason = "; ".join(ran.stderr.split("\n")).strip("; ") or f"exit code {ran.returncode}"
         if _NOWHERE in reason:
             raise ConfigError(
-                f"{words[0]} of slurm finds no cluster here ({reason.split('; ')[-1]})",
+                f"{words[0]} of Slurm finds no cluster here ({reason.split('; ')[-1]})",
                 file="runtime.yaml",
                 key="engine",
                 way_out="set SLURM_CONF, go to a machine of the cluster, or set engine to local",

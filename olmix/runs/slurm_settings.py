@@ -37,17 +37,17 @@ class SlurmSettings:
         for name, least in (("gpus", 0), ("cpus", 1), ("minutes", 1), ("array", 1)):
             value = getattr(self, name)
             if value < least:
-                _refuse(name, f"{value}, and the least is {least}")
+                _refuse(name, f"{value} is below the minimum of {least}")
         if self.partition is not None and not re.fullmatch(r"[\w.,-]+", self.partition):
-            _refuse("partition", f"{self.partition!r} does not name partitions")
+            _refuse("partition", f"{self.partition!r} is not a partition name")
         if self.memory is not None and not re.fullmatch(r"[0-9]+[KMGT]?", self.memory):
-            _refuse("memory", f"{self.memory!r} is no amount of memory", "write it as 8G")
+            _refuse("memory", f"{self.memory!r} is not an amount of memory", "write it as in 8G")
         for line in self.sbatch:
             option = re.match(r"--([a-z][a-z0-9-]*)", line)
             if option is None or not line.isprintable() or re.search(r"\s-", line):
                 _refuse("sbatch", f"{line!r} must be one line with one --option")
             if any(ours.startswith(option[1]) for ours in OURS):
-                _refuse("sbatch", f"--{option[1]} is set by olmix", "take it out")
+                _refuse("sbatch", f"--{option[1]} is set by olmix", "remove it")
         if self.python is not None:
             self.command()
 
@@ -58,7 +58,7 @@ class SlurmSettings:
         except ValueError as error:
             _refuse("python", f"{self.python!r}: {error}")
         if not words or not all(word.isprintable() for word in words):
-            _refuse("python", f"{self.python!r} is no command")
+            _refuse("python", f"{self.python!r} is not a command")
         return shlex.join(words)
 
 

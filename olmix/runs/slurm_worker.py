@@ -87,7 +87,7 @@ def _ending_of(error: Exception) -> dict[str, Any]:
     if isinstance(error, TrainingError):
         return {"how": "failed", "reason": str(error)}
     if isinstance(error, Stopped):
-        return {"how": "lost", "reason": "was asked to end (preempted, cancelled, or near its time limit)"}
+        return {"how": "lost", "reason": "was told to stop (preempted, cancelled, or near its time limit)"}
     if isinstance(error, OSError | MemoryError) or (isinstance(error, RuntimeError) and "CUDA" in str(error)):
         return {"how": "lost", "reason": f"ended with {type(error).__name__}: {text}"}
     told: dict[str, Any] = {"how": "error", "error": type(error).__name__}

@@ -145,5 +145,5 @@ class TrainingJob:
 def _rows(token_set: TokenSet, sequence_length: int) -> Tokens:
     tokens = read_tokens(token_set.path)
     if identity_of(tokens) != token_set.identity:
-        raise DataError("changed since the run was planned", file=token_set.path, way_out="run dvc repro again")
+        raise DataError("changed since the run was planned", file=token_set.path, way_out="run `dvc repro` again")
     return rows_of(tokens, sequence_length)
