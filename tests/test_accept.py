@@ -45,7 +45,7 @@ def test_a_measured_loser_is_refused_and_the_winner_can_be_taken(proposed: Proje
         "one with `olmix accept --natural`, or this one with --anyway\n"
     )
     assert proposed.outputs() == before
-    assert "now holds the natural mixture" in proposed.olmix("accept", "--natural").out
+    assert "now contains the natural mixture" in proposed.olmix("accept", "--natural").out
     accepted, plan = proposed.mixture("accepted"), proposed.json("build/plan.json")
     tokens = {name: domain["tokens"] for name, domain in plan["domains"].items()}
     assert proposed.weights("accepted") == pytest.approx(
@@ -59,7 +59,7 @@ def test_a_measured_loser_is_refused_and_the_winner_can_be_taken(proposed: Proje
     assert proposed.repro().stages == ["plan"]
     after = {name: content for name, content in proposed.outputs().items() if name != "mixtures/accepted.yaml"}
     assert after == {name: content for name, content in before.items() if name != "mixtures/accepted.yaml"}
-    assert "already holds the natural mixture" in proposed.olmix("accept", "--natural").out
+    assert "already contains the natural mixture" in proposed.olmix("accept", "--natural").out
     assert proposed.command("olmix", "accept", "--uniform").err.startswith(
         "error: the uniform mixture was measured 0.0"
     )
@@ -70,7 +70,7 @@ def test_a_measured_loser_is_refused_and_the_winner_can_be_taken(proposed: Proje
 
 def test_a_difference_within_its_error_is_no_loss(proposed: Project) -> None:
     let_natural_win(proposed, (0.04, -0.03))
-    assert "now holds the proposal" in proposed.olmix("accept").out
+    assert "now contains the proposal" in proposed.olmix("accept").out
 
 
 def test_what_was_never_measured_is_refused(proposed: Project) -> None:
@@ -91,11 +91,11 @@ def test_what_was_never_measured_is_refused(proposed: Project) -> None:
     proposed.repro()
     proposed.olmix("accept", "--anyway")
     assert proposed.mixture("accepted")["measured"]["seeds"] == 2
-    assert "already holds the proposal" in proposed.olmix("accept").out
+    assert "already contains the proposal" in proposed.olmix("accept").out
 
 
 def test_options_that_do_not_go(accepted: Project) -> None:
-    assert "name one of them" in accepted.command("olmix", "accept", "--natural", "--carried").err
+    assert "give only one of them" in accepted.command("olmix", "accept", "--natural", "--carried").err
     ran = accepted.command("olmix", "accept", "--carried")
     assert ran.err == "error: mixtures/accepted.yaml: has no mixture that can be carried over to this dataset\n"
 
@@ -111,4 +111,7 @@ def test_baselines_are_within_the_limits() -> None:
     assert mixtures["uniform"] == pytest.approx({"a": 0.6, "b": 0.3, "c": 0.1})
     said: list[str] = []
     assert "carried" not in contenders(replace(plan, carried={"c": 1.0}), {"a": 1.0}, caps, said.append)
-    assert said == [f"{LABELS['carried']} does not fit the limits and is not measured: its domains hold too few tokens"]
+    assert said == [
+        f"{LABELS['carried']} cannot meet the repetition limits (its domains have too few tokens), so it is not "
+        "measured"
+    ]

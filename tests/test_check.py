@@ -72,7 +72,7 @@ def rewrite(path: Path, content: bytes) -> None:
 
 def test_nothing_is_found_where_nothing_is_wrong(project: Project) -> None:
     ran = project.olmix("check")
-    assert ran.out.startswith("8 shards with 480 documents read again; 59 passages of tasks searched") or (
+    assert ran.out.startswith("re-read 8 shards with 480 documents; searched them for 59 passages of tasks") or (
         "nothing found" in ran.out
     )
     assert ran.out.rstrip().endswith("nothing found")
@@ -91,8 +91,8 @@ def test_a_silent_change_is_an_error_and_a_new_version_a_warning(project: Projec
         ("warning", "stale", "math"),
         ("warning", "stale", "web"),
     ]
-    assert "part-00.jsonl: changed though its size, time and inode did not (60 documents, now 60)" in checked.to_text()
-    assert "(120 documents, now 7); dvc repro prepares math again" in checked.to_text()
+    assert "part-00.jsonl: changed though its size, time and inode did not (60 documents)" in checked.to_text()
+    assert "(120 documents, now 7); `dvc repro` will prepare math again" in checked.to_text()
     assert project.command("olmix", "check").code == 2
     assert project.command("olmix", "check", "math").code == 0
 
@@ -107,8 +107,8 @@ def test_what_cannot_be_read_does_not_hide_the_rest(project: Project) -> None:
     texts = checked.to_text()
     assert "data/math: no such folder" in texts
     assert "part-00.jsonl:60: not JSON" in texts and "; 60 documents were read there before" in texts
-    assert "data/junk/copy.jsonl = data/web/part-01.jsonl: the same 60 documents; they count 2 times" in texts
-    assert "junk, web: 60 documents stand in both (33.33% of junk, 100.00% of web)" in texts
+    assert "data/junk/copy.jsonl = data/web/part-01.jsonl: the same 60 documents, counted 2 times" in texts
+    assert "junk, web: 60 documents in both (33.33% of junk, 100.00% of web)" in texts
 
 
 def test_copies_and_contamination_are_warnings_with_counts(project: Project) -> None:
@@ -140,7 +140,7 @@ def test_many_findings_of_a_kind_are_some_lines_and_all_of_the_json(project: Pro
     checked = check(HERE, (), 1)
     lines = [line for line in checked.to_text().splitlines() if " = " in line]
     assert len(lines) == 20
-    assert "warning: 10 more of this kind; --json has all" in checked.to_text()
+    assert "warning: 10 more of this kind; use --json to see all" in checked.to_text()
     assert sum(f["kind"] == "duplicate-shard" for f in checked.to_json()["findings"]) == 30
 
 
@@ -168,7 +168,7 @@ def test_a_corpus_elsewhere_is_held_against_its_manifest(project: Project, tmp_p
         ("error", "kept", None),
         ("warning", "new-shard", "new.jsonl"),
     ]
-    assert "60 documents, now 30; the domain is another when olmix scan web has run" in checked.to_text()
+    assert "60 documents, now 30; the domain changes with the next `olmix scan web`" in checked.to_text()
 
 
 def test_shards_that_only_moved_are_a_warning_and_other_settings_say_so(project: Project, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_shards_that_only_moved_are_a_warning_and_other_settings_say_so(project:
     project.params = params
     checked = check(HERE, ["web"], 1)
     assert found(checked) == [("error", "unreadable", "web")]
-    assert "was scanned with other settings than params.yaml now has" in checked.to_text()
+    assert "its settings in params.yaml have changed since the scan" in checked.to_text()
 
 
 def test_token_arrays_say_that_they_are_not_searched(project: Project) -> None:
@@ -205,12 +205,12 @@ def test_token_arrays_say_that_they_are_not_searched(project: Project) -> None:
     )
     checked = check(HERE, ["web"], 1)
     assert ("warning", "duplicates", "web") in found(checked)
-    assert checked.to_text().endswith("Token arrays are not searched for text of tasks: web")
+    assert checked.to_text().endswith("Token arrays were not searched for text of tasks: web")
     ids = '{"prompt": [1], "continuation": [2], "bytes": 1}\n'
     (project.root / "data/tasks/web-task.jsonl").write_text(ids)
     checked = check(HERE, ["web"], 1)
     assert checked.without_text == ("web-task",)
-    assert "Tasks without text here are not looked for: web-task" in checked.to_text()
+    assert "Tasks without text here were not searched for: web-task" in checked.to_text()
     project.params = {**project.params, "proxy": {**project.params["proxy"], "external": True}}
     assert check(HERE, ["web"], 1).without_text == ("code-task", "math-task", "web-task")
 

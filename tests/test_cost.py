@@ -100,4 +100,4 @@ def test_runs_that_are_already_trained_are_counted_before_anything_is_prepared(a
     # Tokens that are not there cannot be counted on.
     shutil.rmtree(project.root / "build/tokens")
     assert project.plan()["cost"]["runs_already_trained"] is None
-    assert "those in the journal or the cache are not trained again" in project.olmix("plan").out
+    assert "those in the journal or the cache need no training" in project.olmix("plan").out

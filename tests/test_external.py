@@ -299,7 +299,7 @@ def test_a_plan_speaks_of_runs_to_train_elsewhere() -> None:
     assert view.to_json() == {**replace(view, external=False).to_json(), "external": True}
     waiting = replace(view, stale=["evaluate", "fit"], same_plan=True)
     assert "12 runs to train elsewhere; to run: evaluate, fit" in waiting.to_text()
-    assert "no proxy for the swarm" in replace(waiting, stale=["fit"]).to_text()
+    assert "no proxies for the swarm" in replace(waiting, stale=["fit"]).to_text()
 
 
 def test_show_says_why_nothing_was_measured(here: Path) -> None:

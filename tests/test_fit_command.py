@@ -162,7 +162,7 @@ def test_the_law_is_chosen_unless_one_is_named(swarm: Swarm) -> None:
 
 
 def test_laws_that_agree_on_the_gain_raise_no_doubt(fitted: Swarm) -> None:
-    assert "\nbelieve it?    no doubt is raised\n" in (fitted.root / "stdout").read_text()
+    assert "\nbelieve it?    no doubts\n" in (fitted.root / "stdout").read_text()
     assert fitted.diagnostics()["proposal"]["doubts"] == []
 
 
@@ -181,7 +181,7 @@ def test_laws_that_disagree_by_more_than_the_gain_are_a_doubt(swarm: Swarm) -> N
     assert spread > gain
     doubt = f"the laws disagree by {spread:#.2g} on a gain of {gain:#.2g}"
     assert doubt in proposal["doubts"]
-    assert f" of 8 questions raise doubt: {proposal['doubts'][0]}" in ran.out
+    assert f" of 8 questions raise doubts: {proposal['doubts'][0]}" in ran.out
     assert doubt in ran.out
 
 
@@ -193,7 +193,7 @@ def test_json_prints_the_file(swarm: Swarm) -> None:
 
 def test_without_priors_the_laws_are_judged_and_nothing_is_proposed(swarm: Swarm) -> None:
     ran = swarm.command("fit", "ratios.csv", "metrics.csv", "--replicates", "0", plots=True)
-    assert ran.out.endswith("\n\nNo proposal: name the tokens of the domains with --priors.\n")
+    assert ran.out.endswith("\n\nNo proposal: give the tokens of the domains with --priors.\n")
     assert set(swarm.outputs()) == {"diagnostics.json", "plots/out-of-fold.png"}
     assert "proposal" not in swarm.diagnostics()
 
@@ -269,7 +269,7 @@ def test_repeated_runs_are_one_mixture_and_show_the_noise(swarm: Swarm) -> None:
         swarm.metrics[again] = {task: f"{float(c) + shift:.12f}" for task, c in swarm.metrics[run].items()}
     ran = swarm.fit()
     noise = math.sqrt((2 * 0.01**2 + 2 * 0.01**2) / 3)
-    line = f"24 distinct mixtures; repeated runs differ by {noise:.4f} BPB a task (standard deviation, 3 degrees"
+    line = f"24 distinct mixtures; repeated runs differ by {noise:.4f} BPB per task (standard deviation, 3 degrees"
     assert line in ran.out
     assert ran.out.startswith("27 runs, ")
     found = swarm.diagnostics()
@@ -283,7 +283,7 @@ def test_a_domain_that_no_run_read_is_named(swarm: Swarm) -> None:
         cells.update({name: f"{float(c) / rest:.9f}" if name != "books" else "0" for name, c in cells.items()})
     ran = swarm.fit()
     assert swarm.diagnostics()["never_sampled"] == ["books"]
-    assert "never sampled  books: no data behind their weights" in ran.out
+    assert "never sampled  books: their weights are a guess, without data" in ran.out
     assert 0.1 < swarm.weights()["books"] < 0.3  # a neutral guess near its reference, 0.2
 
 
@@ -291,7 +291,7 @@ def test_an_older_swarm_joins_and_its_own_domains_get_no_weight(swarm: Swarm) ->
     older = swarm.older()
     few = ("--runs", "6", "--law", "linear")  # to which the 18 old runs have much to add
     ran = swarm.fit("--also", *older, *few)
-    assert "\nolder swarm 1: 18 runs, each run counts " in ran.out
+    assert "\nolder swarm 1: 18 runs, each run has weight " in ran.out
     found = swarm.diagnostics()
     assert found["design"]["coordinates"] == 5
     assert found["older_swarms"][0]["runs"] == 18
@@ -316,7 +316,7 @@ def test_an_older_swarm_joins_and_its_own_domains_get_no_weight(swarm: Swarm) ->
 def test_an_older_swarm_that_hurts_is_left_out(swarm: Swarm) -> None:
     older = swarm.older()
     ran = swarm.fit("--also", *older, "--also-domain", "forum=math", "--law", "linear")  # forum was no math
-    assert "older swarm 1: 18 runs, excluded, it does not improve predictions" in ran.out
+    assert "older swarm 1: 18 runs, excluded, since it does not improve predictions" in ran.out
     assert swarm.diagnostics()["older_swarms"][0]["weight"] == 0
     swarm.fit("--law", "linear", "--out", "alone")
     assert swarm.outputs()["mixture.yaml"] == swarm.outputs("alone")["mixture.yaml"]
@@ -394,7 +394,7 @@ def test_the_console_script(swarm: Swarm) -> None:
     assert swarm.outputs() == other.outputs()
     ran = console(*FIT, "--runs", "25", "--out", "none")
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == "error: metrics.csv: 25 runs of 24 cannot be chosen; choose 1 to 24\n"
+    assert ran.stderr == "error: metrics.csv: cannot choose 25 of 24 runs; choose from 1 to 24\n"
     assert not (swarm.root / "none").exists()
 
 

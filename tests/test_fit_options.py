@@ -125,7 +125,7 @@ def test_a_dropped_metric_is_as_if_it_were_not_there(swarm: Swarm) -> None:
 def test_a_run_that_lacks_a_used_metric_is_set_aside_and_named(swarm: Swarm) -> None:
     swarm.metrics["r03"]["python"] = "NaN"
     ran = swarm.fit()
-    assert "\n1 run excluded, a metric is missing: r03 (python)\n" in ran.out
+    assert "\n1 run excluded, missing a metric: r03 (python)\n" in ran.out
     assert swarm.diagnostics()["runs"] == {"used": 23, "set_aside": [{"run": "r03", "missing": ["python"]}]}
     swarm.write("ids.txt", "\n".join(run for run in swarm.ratios if run != "r03"))
     swarm.fit("--ids", "ids.txt", "--out", "ids")
@@ -239,15 +239,15 @@ def test_unknown_keys_of_a_file_come_with_a_close_one(swarm: Swarm) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- ratios.csv\n", "fit.yaml: holds list, not a mapping of options"),
+        ("- ratios.csv\n", "fit.yaml: contains list, not a mapping of options"),
         ("law: [\n", "fit.yaml:2: not valid YAML here: "),
         ("runs: 12\nruns: 13\n", "fit.yaml:2: not valid YAML here: duplicate key 'runs'"),
         ("runs: many\n", "fit.yaml: runs: input should be a valid integer"),
         ("drop: python\n", "fit.yaml: drop: input should be a valid list"),
         ("groups: {exact: []}\n", "fit.yaml: groups.exact: "),
         ("groups: {exact: {algebra: -1}}\n", "fit.yaml: groups.exact.algebra: input should be greater than 0"),
-        ("preset: olmes-52\ngroups: {exact: [algebra]}\n", "fit.yaml: preset and groups: name one of them"),
-        ("runs: 12\nids: ids.txt\n", "fit.yaml: runs and ids: name one of them"),
+        ("preset: olmes-52\ngroups: {exact: [algebra]}\n", "fit.yaml: preset and groups: give only one of them"),
+        ("runs: 12\nids: ids.txt\n", "fit.yaml: runs and ids: give only one of them"),
         ("folds: 1\n", "fit.yaml: folds: input should be greater than 1"),
         ("reference: priorities\n", "fit.yaml: reference: input should be 'priors', 'natural' or 'uniform'"),
     ],
@@ -262,13 +262,13 @@ def test_a_file_of_options_that_cannot_be(swarm: Swarm, content: str, message: s
     [
         (["--law", "loglinear"], "no law 'loglinear'; the laws are auto, autoscale, bimix, diminishing, "
          "gaussian-process, lightgbm, linear, log-linear, nearest, square-root"),
-        (["--runs", "25"], "metrics.csv: 25 runs of 24 cannot be chosen; choose 1 to 24"),
+        (["--runs", "25"], "metrics.csv: cannot choose 25 of 24 runs; choose from 1 to 24"),
         (["--runs", "0"], "olmix fit: runs: input should be greater than 0"),
-        (["--runs", "4"], "4 runs with distinct mixtures are too few for law log-linear: it needs 5 over 4 sampled "),
-        (["--runs", "3", "--law", "auto"], "3 runs with distinct mixtures are too few for law auto: it needs 4"),
+        (["--runs", "4"], "4 runs with distinct mixtures are too few for law log-linear, which needs 5 for 4 sampled "),
+        (["--runs", "3", "--law", "auto"], "3 runs with distinct mixtures are too few for law auto, which needs 4"),
         (["--replicates", "-1"], "olmix fit: replicates: input should be greater than or equal to 0"),
         (["--seed", "-1"], "olmix fit: seed: input should be greater than or equal to 0"),
-        (["--target-tokens", "lots"], "olmix fit: target_tokens: write a whole number, or one with k, M, B or T"),
+        (["--target-tokens", "lots"], "olmix fit: target_tokens: write a whole number, or a number with k, M, B or T"),
         (["--target-tokens", "-1T"], "olmix fit: target_tokens: write a whole number"),
         (["--target-tokens", "0"], "olmix fit: target_tokens: input should be greater than 0"),
         (["--target-tokens", "1.5"], "olmix fit: target_tokens: write a whole number"),
@@ -287,7 +287,7 @@ def test_a_file_of_options_that_cannot_be(swarm: Swarm, content: str, message: s
         (["--weight", "python=nan"], "olmix fit: weights.python: input should be a finite number"),
         (["--weight", "python=0", "--weight", "algebra=0", "--weight", "reading=0"], "weights: all tasks have weight"),
         (["--drop", "python", "--weight", "python=2"], "weights: python: no such task; the tasks are algebra, reading"),
-        (["--preset", "olmes"], "preset 'olmes': no such preset; built in: olmes-52"),
+        (["--preset", "olmes"], "preset 'olmes': no such preset; the built-in ones are olmes-52"),
         (["--preset", "olmes-52"], "metrics.csv: preset olmes-52 does not fit: 105 of its 105 metrics are missing"),
         (["--preset", "none.yaml"], "none.yaml: no such file"),
         (["--priors", "none.json"], "none.json: no such file"),
@@ -307,8 +307,8 @@ def test_options_that_cannot_be(swarm: Swarm, words: list[str], message: str) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fit"], "ratios: missing; name the files, olmix fit RATIOS METRICS, or in --config"),
-        (["fit", "ratios.csv"], "metrics: missing; name the files"),
+        (["fit"], "ratios: missing; give both files, as `olmix fit RATIOS METRICS`, or name them in --config"),
+        (["fit", "ratios.csv"], "metrics: missing; give both files"),
         (
             ["fit", *TABLES[:2], "--target-tokens", "1T"],
             "olmix fit: priors: missing; target tokens and a reference need",
@@ -332,7 +332,7 @@ def test_tables_that_are_not_there(swarm: Swarm, words: list[str], message: str)
         (["--weight", "python"], "Error: --weight python: write NAME=VALUE"),
         (["--weight", "python=much"], "Error: --weight python: 'much' is not a number"),
         (["--group", "=python"], "Error: --group =python: write NAME=VALUE"),
-        (["--also-domain", "a=b"], "Error: --also-domain goes with --also"),
+        (["--also-domain", "a=b"], "Error: --also-domain needs --also"),
         (["--reference", "mine"], "Error: Invalid value for '--reference': 'mine' is not one of 'priors', 'natural', "),
         (["--replicates", "few"], "Error: Invalid value for '--replicates': 'few' is not a valid integer."),
         (["--laws", "auto"], "Error: No such option"),
@@ -394,31 +394,31 @@ def prior(section: str, domain: str, value: object) -> Callable[[Swarm], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (twice("ratios.csv", "ratios"), "ratios.csv: repeated ids: 'r03' at 5 and 26"),
-        (twice("metrics.csv", "metrics"), "metrics.csv: repeated ids: 'r03' at 5 and 26"),
+        (twice("ratios.csv", "ratios"), "ratios.csv: duplicate ids: 'r03' at 5 and 26"),
+        (twice("metrics.csv", "metrics"), "metrics.csv: duplicate ids: 'r03' at 5 and 26"),
         (removed("metrics", "r05"), "ratios.csv, metrics.csv: runs joined by 'run' and 'run': 1 only in ratios.csv"),
         (removed("ratios", "r05"), "ratios.csv, metrics.csv: runs joined by 'run' and 'run': 1 only in metrics.csv"),
         (cell("metrics", "r03", "python", "low"), "metrics.csv: line 5, column 'python': 'low' is not a number"),
         (cell("ratios", "r03", "code", "much"), "ratios.csv: line 5, column 'code': 'much' is not a number"),
         (cell("metrics", "r03", "python", "inf"), "metrics.csv: line 5, column 'python': 'inf' is not finite"),
-        (cell("metrics", "r03", "python", "0"), "metrics.csv: run 'r03', metric 'python': 0; a BPB is > 0"),
+        (cell("metrics", "r03", "python", "0"), "metrics.csv: run 'r03', metric 'python': 0 is not a BPB, which"),
         (cell("ratios", "r03", "code", "2"), "ratios.csv: run 'r03': weights sum to 2."),
-        (cell("ratios", "r03", "code", "-0.1"), "ratios.csv: run 'r03', domain 'code': weight -0.1; weights are >= 0"),
+        (cell("ratios", "r03", "code", "-0.1"), "ratios.csv: run 'r03', domain 'code': weight -0.1; weights must"),
         (cell("ratios", "r03", "code", ""), "ratios.csv: run 'r03', domain 'code': no weight"),
-        (constant, "metrics.csv: metrics that are the same in all 24 runs: 'python' (1.5)"),
-        (few, "4 runs with distinct mixtures are too few for law log-linear: it needs 5 over 4 sampled domains"),
+        (constant, "metrics.csv: metrics with the same value in all 24 runs, which teach a law nothing: 'python' (1"),
+        (few, "4 runs with distinct mixtures are too few for law log-linear, which needs 5 for 4 sampled domains"),
         (alike, "1 runs with distinct mixtures are too few"),
         (prior("relative_sizes", "law", 0.1), "priors.json: relative_sizes: domains: 1 are not in the swarm (law)"),
         (prior("token_counts", "law", 5), "priors.json: token_counts: domains: 1 are not in the swarm (law)"),
         (prior("relative_sizes", "web", None), "priors.json: relative_sizes: domains: 1 of the swarm are missing (w"),
         (prior("token_counts", "web", None), "priors.json: token_counts: domains: 1 of the swarm are missing (w"),
-        (prior("token_counts", "web", 1.5), "priors.json: token_counts: web: 1.5; tokens are a whole number > 0"),
-        (prior("relative_sizes", "web", 0), "priors.json: relative_sizes: web: 0; a share is a finite number > 0"),
+        (prior("token_counts", "web", 1.5), "priors.json: token_counts: web: tokens 1.5 is not a whole number > 0"),
+        (prior("relative_sizes", "web", 0), "priors.json: relative_sizes: web: share 0 is not a finite number > 0"),
         (lambda swarm: swarm.priors.pop("token_counts"), "priors.json: token_counts: missing"),
         (lambda swarm: swarm.write("priors.json", "{"), "priors.json: not JSON: "),
         (lambda swarm: swarm.write("metrics.csv", ""), "metrics.csv: an empty file"),
         (lambda swarm: swarm.write("metrics.csv", "run,python\n"), "metrics.csv: column names but no rows"),
-        (lambda swarm: swarm.write("metrics.csv", "id;python\nr00;1\n"), "metrics.csv: line 1: columns are separated"),
+        (lambda swarm: swarm.write("metrics.csv", "id;python\nr00;1\n"), "metrics.csv: line 1: columns must be separ"),
         (lambda swarm: swarm.write("metrics.csv", "id,python\nr00,1\n"), "metrics.csv: no id column among 'id', 'pyt"),
     ],
 )  # fmt: skip
@@ -431,9 +431,12 @@ def test_tables_and_priors_that_cannot_be(swarm: Swarm, change: Callable[[Swarm]
     ("content", "message"),
     [
         ("run,pyton\nr00,1\n", "mask.csv: masks pyton, "),
-        ("run,python\nr00,0.5\n", "mask.csv: a mask holds 1 where a run counts for a task and 0 where it does not"),
-        ("run,python\nr00,\n", "mask.csv: a mask holds 1"),
-        ("run,python\nr00,1\nr00,0\n", "mask.csv: repeated ids: 'r00'"),
+        (
+            "run,python\nr00,0.5\n",
+            "mask.csv: not only 0 and 1; write 1 where a run counts for a task and 0 where it does not",
+        ),
+        ("run,python\nr00,\n", "mask.csv: not only 0 and 1"),
+        ("run,python\nr00,1\nr00,0\n", "mask.csv: duplicate ids: 'r00'"),
         ("run,python\n" + "".join(f"r{k:02d},0\n" for k in range(RUNS)), "mask.csv: masks every run of python"),
     ],
 )
@@ -445,8 +448,8 @@ def test_masks_that_cannot_be(swarm: Swarm, content: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("r00\nr99\n", "ids.txt: 1 of 2 ids are in no row of metrics.csv: 'r99'"),
-        ("r00\nr00\n", "ids.txt: repeated ids: 'r00' at 1 and 2"),
+        ("r00\nr99\n", "ids.txt: 1 of 2 ids are not in metrics.csv: 'r99'"),
+        ("r00\nr00\n", "ids.txt: duplicate ids: 'r00' at 1 and 2"),
         ("\n", "ids.txt: no ids"),
     ],
 )
@@ -459,7 +462,7 @@ def test_ids_that_cannot_be(swarm: Swarm, content: str, message: str) -> None:
     ("words", "message"),
     [
         (["--also-domain", "fora=math"], "--also-domain: fora: no older swarm has such a domain"),
-        (["--also-domain", "forum=web"], "old-metrics.csv: two domains would be called web; map one of them elsewhere"),
+        (["--also-domain", "forum=web"], "old-metrics.csv: two domains would be called web; map one of them to"),
         (["--also-domain", "books=a", "--also-domain", "code=b", "--also-domain", "web=c"],
          "old-metrics.csv: shares no domain with metrics.csv: it has a, b, forum, c"),
         (["--group", "both=algebra,python", "--drop", "reading"], "old-metrics.csv: was measured on none of the 1 t"),
@@ -476,8 +479,8 @@ def test_older_swarms_that_cannot_join(swarm: Swarm, words: list[str], message: 
 def test_limits_that_cannot_be_met_say_what_to_raise_and_that_is_enough(swarm: Swarm) -> None:
     said = swarm.refused("--target-tokens", "200B")
     short = 200_000_000_000 - 4 * sum(TOKENS.values())
-    assert said.startswith("priors.json: 200,000,000,000 tokens cannot be drawn with repetition 4: the domains give ")
-    assert f" {short:,} short; " in said
+    assert said.startswith("priors.json: 200,000,000,000 tokens cannot be drawn with repetition 4: the domains ")
+    assert f" ({short:,} tokens short); " in said
     enough = re.search(r"raise --repetition to ([0-9.]+) or lower", said)
     assert enough is not None
     swarm.fit("--target-tokens", "200B", "--repetition", enough[1])

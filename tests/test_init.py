@@ -195,7 +195,9 @@ def test_a_tokeniser_is_learnt_from_what_the_domains_are(tmp_path: Path) -> None
     project.params = params
     said = project.olmix("tokenizer", "--vocab", "700", "--out", "tokenizers/700.json").out
     assert said.startswith("tokenizers/700.json: learned from ")
-    assert said.endswith("of 4 entries; `dvc repro` counts the tokens again\nnot read, for they hold token ids: ids\n")
+    assert said.endswith(
+        "of 4 entries; the next `dvc repro` counts the tokens again\nnot read, because they contain token ids: ids\n"
+    )
     tokenizer = Tokenizer(project.root / "tokenizers/700.json", "<|endoftext|>")
     counts = {word: len(tokenizer.encode([f" {word}"])[0]) for word in ("kakapo", "wombat", "quetzal")}
     assert counts["kakapo"] == counts["wombat"] == 1
@@ -204,4 +206,7 @@ def test_a_tokeniser_is_learnt_from_what_the_domains_are(tmp_path: Path) -> None
     project.olmix("tokenizer", "--vocab", "700", "--out", "tokenizers/700.json")
     assert (project.root / "tokenizers/700.json").read_bytes() == first
     ran = project.command("olmix", "tokenizer", "--vocab", "99")
-    assert (ran.code, ran.err) == (1, "error: --vocab: 99 tokens; ask for 257 or more: 256 bytes and an end\n")
+    assert (ran.code, ran.err) == (
+        1,
+        "error: --vocab: 99 tokens are too few; ask for 257 or more: 256 bytes and the token that ends a document\n",
+    )

@@ -72,7 +72,7 @@ def test_accepting_reruns_plan_at_most_and_changes_no_byte(accepted_template: Pr
     assert copy.command("olmix", "plan", "--exit-code").code == 2
     assert set(copy.repro().stages) <= {"plan"}
     assert {name: text for name, text in copy.outputs().items() if name != "mixtures/accepted.yaml"} == before
-    assert "already holds" in copy.olmix("accept", "--anyway").out
+    assert "already contains" in copy.olmix("accept", "--anyway").out
     assert copy.olmix("plan").out.startswith("No change since mixtures/accepted.yaml")
 
 
@@ -82,7 +82,7 @@ def test_accept_refuses_a_stale_pipeline(accepted: Project) -> None:
     ran = accepted.command("olmix", "accept")
     assert ran.code == 1
     assert ran.err.startswith("error: the pipeline is not up to date (")
-    assert ran.err.rstrip().endswith("run dvc repro first")
+    assert ran.err.rstrip().endswith("run `dvc repro` first")
     assert ran.err.count("\n") == 1
 
 
@@ -232,7 +232,7 @@ def test_diverged_runs_fail_the_stage_that_trained_them(accepted: Project) -> No
         ran = accepted.command("dvc", "repro")
         assert ran.code != 0
         assert ran.stages[-1] == "train"
-        assert "15 runs failed, 0 mixtures have a run, and a law needs 5: " in ran.err
+        assert "15 runs failed; 0 mixtures have a run, but a law needs 5: " in ran.err
         assert "lower proxy.learning_rate" in ran.err
 
 

@@ -63,11 +63,11 @@ def test_a_domain_that_moves_elsewhere_is_the_same_domain(accepted: Project, tmp
     (tmp_path / "mount/more.jsonl").write_text('{"text": "one more"}\n')
     ran = accepted.olmix("scan", "web")
     assert ran.out.splitlines()[-1] == (
-        "2 shards, 1 read now: 1 new, 1 gone; commit data/web (dvc add, or git), then dvc repro"
+        "2 shards, 1 read now: 1 new, 1 gone; commit data/web (with `dvc add` or git), then run `dvc repro`"
     )
     assert ran.err == (
-        "warning: web: 1 shard is gone (part-00.jsonl), and 60 documents; if a disk is only away, bring it back, and "
-        "data/web with git or dvc checkout\n"
+        "warning: web: 1 shard is gone (part-00.jsonl), with 60 documents; if a disk is only not mounted, "
+        "mount it, and restore data/web with git or `dvc checkout`\n"
     )
 
 
@@ -86,10 +86,13 @@ def test_several_corpora_are_scanned_together(project: Project, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["web"], r"error: data/web: holds no manifest.yaml; dvc repro reads its shards itself, or name where"),
-        ([], "error: no domain's folder holds a manifest.yaml; name a domain and its --root"),
-        (["--root", "/tmp"], "error: --root /tmp: name the one domain whose shards lie there"),
-        (["wob"], "error: params.yaml: domains: no domain 'wob'; there are code, junk, math, web"),
+        (
+            ["web"],
+            r"error: data/web: has no manifest.yaml; shards in the project are read by `dvc repro`; for shards",
+        ),
+        ([], "error: no domain has a manifest.yaml; name a domain and its --root"),
+        (["--root", "/tmp"], "error: --root /tmp: name the domain whose shards are there"),
+        (["wob"], "error: params.yaml: domains: no domain 'wob'; the domains are code, junk, math, web"),
         (["web", "--root", "/nowhere/at/all"], "error: /nowhere/at/all: domains.web: no such folder; check --root"),
         (["web", "--root", "gopher://x/y"], "error: gopher://x/y: domains.web: cannot be opened: "),
     ],
@@ -143,7 +146,7 @@ def test_a_scan_that_is_ended_leaves_no_process_and_goes_on(
         command.kill()
     _, said = command.communicate(timeout=60)
     if how == signal.SIGINT:
-        assert said.lstrip() == "interrupted; what was finished is kept, the same command goes on from there\n"
+        assert said.lstrip() == "interrupted; what was finished is kept; the same command continues from there\n"
         assert command.returncode == 130
     begun = time.monotonic()
     while processes_of(command.pid):
@@ -205,7 +208,12 @@ LINES = b"".join(json.dumps({"text": f"document {k}"}).encode() + b"\n" for k in
             {"dtype": "uint16"},
             "data/web/bad.npy: token id 257 at pos",
         ),
-        ("bad.npy", b"odd", {"dtype": "uint16"}, "data/web/bad.npy: 3 bytes are not whole ids of 2 bytes: truncated"),
+        (
+            "bad.npy",
+            b"odd",
+            {"dtype": "uint16"},
+            "data/web/bad.npy: 3 bytes are not a whole number of uint16 ids: truncated",
+        ),
     ],
 )
 def test_a_bad_shard_is_one_clear_line_and_nothing_is_recorded(
@@ -240,7 +248,8 @@ def test_topics_are_called_what_params_say(project: Project) -> None:
     project.params = params
     ran = project.command("olmix", "plan")
     assert ran.err == (
-        "error: data/web: sources.web.names: topic 'C++' and topic 'C#' would both be the domain web-c; name it there\n"
+        "error: data/web: sources.web.names: topic 'C++' and topic 'C#' would both become the domain web-c; "
+        "give it a name there\n"
     )
     entry["names"] = {"C#": "c-sharp", "C++": "cpp"}
     project.params = params
@@ -249,9 +258,9 @@ def test_topics_are_called_what_params_say(project: Project) -> None:
 
 def test_a_folder_that_dvc_knows_wants_dvc_pull(project: Project) -> None:
     shutil.rmtree(project.root / "data/web")
-    assert project.command("olmix", "plan").err == "error: data/web: no such folder; run dvc pull\n"
+    assert project.command("olmix", "plan").err == "error: data/web: no such folder; run `dvc pull`\n"
     (project.root / "data/web.dvc").unlink()
-    assert "or olmix scan web --root with where they lie\n" in project.command("olmix", "plan").err
+    assert "or run `olmix scan web --root URL` if they are elsewhere\n" in project.command("olmix", "plan").err
 
 
 def test_a_filter_that_nothing_fits_is_said_by_the_plan(project: Project) -> None:
@@ -260,7 +269,7 @@ def test_a_filter_that_nothing_fits_is_said_by_the_plan(project: Project) -> Non
     project.params = params
     ran = project.command("olmix", "plan")
     assert ran.code == 1
-    assert ran.err == "error: data/web: domains.web.where: no document fits, nothing to train on\n"
+    assert ran.err == "error: data/web: domains.web.where: no document matches, so there is nothing to train on\n"
 
 
 def test_manifests_of_entries_that_are_gone_do_not_count(project: Project) -> None:

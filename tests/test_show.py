@@ -45,7 +45,7 @@ def test_a_mixture_that_was_searched_for_has_no_certificate(tmp_path: Path, law:
     swarm.fit("--law", law)
     scored = swarm.mixture().sections["certificate"]["searched"]
     out = shown(tmp_path, "fit/mixture.yaml")
-    assert out.endswith(f"repetition limit 4; searched for among {scored:,} mixtures, no certificate\n")
+    assert out.endswith(f"repetition limit 4; best of {scored:,} mixtures searched, no certificate\n")
     assert "gap" not in out
 
 
@@ -138,8 +138,8 @@ def test_what_json_cannot_hold_is_one_line(tmp_path: Path) -> None:
 def test_only_the_projects_own_proposal_is_still_to_be_measured(tmp_path: Path) -> None:
     (tmp_path / "mixtures").mkdir()
     by_hand(tmp_path, "mixtures/proposed.yaml")
-    assert olmix(tmp_path, "show").out.startswith("Not measured yet: run dvc repro.\n")
-    assert shown(tmp_path, "./mixtures/../mixtures/proposed.yaml").startswith("Not measured yet: run dvc repro.\n")
+    assert olmix(tmp_path, "show").out.startswith("Not measured yet: run `dvc repro`.\n")
+    assert shown(tmp_path, "./mixtures/../mixtures/proposed.yaml").startswith("Not measured yet: run `dvc repro`.\n")
     assert shown(tmp_path, by_hand(tmp_path)).startswith("mine.yaml contains no measurement.\n")
     # A validation of nothing (validate.seeds: 0) is not one of every mixture.
     (tmp_path / "build").mkdir()
@@ -213,7 +213,7 @@ def test_the_predicted_gain_and_the_doubts_stand_under_the_prediction(tmp_path: 
         "moved_by_resampling": None, "other_laws": {},
     }  # fmt: skip
     gain = {"over": "natural", "bpb": 0.0551, "standard_error": 0.0122, "low": 0.045, "high": 0.066}
-    law = "Law linear; nearest run 0.100 away; leverage 0.20 (largest run: 0.50)"
+    law = "Law linear; nearest run at total variation 0.100; leverage 0.20 (largest run: 0.50)"
     for more, lines in (
         ({"gain": gain, "doubts": []}, [
             "Predicted gain over the natural mixture 0.0551 ± 0.0122 (0.0450 to 0.0660)", law,

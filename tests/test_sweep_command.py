@@ -112,7 +112,7 @@ def test_what_is_printed(swept: Swarm) -> None:
         assert f"({cell['lambda']:g}, {cell['repetition']:g}, {size})" in line
     assert (
         lines[-2]
-        == "infeasible, too few tokens in the domains: (0.02, 1, 80B) (0.1, 1, 80B) (0.102, 1, 80B) and 1 more"
+        == "infeasible: too few tokens in the domains: (0.02, 1, 80B) (0.1, 1, 80B) (0.102, 1, 80B) and 1 more"
     )
     assert lines[-1] == f"24 settings, {len(groups)} mixtures (those within a total variation of 0.01 count as one)."
 
@@ -176,7 +176,7 @@ def test_other_laws(swarm: Swarm, law: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--lambdas", "0.1,x"], "--lambdas: 'x' is not a number; write numbers with commas between"),
+        (["--lambdas", "0.1,x"], "--lambdas: 'x' is not a number; write numbers separated by commas"),
         (["--lambdas", "0.1,"], "--lambdas: '' is not a number"),
         (["--lambdas", "0.1;0.2"], "--lambdas: '0.1;0.2' is not a number"),
         (["--lambdas", "-0.1"], "--lambdas: -0.1 must be a finite number >= 0"),
@@ -185,14 +185,14 @@ def test_other_laws(swarm: Swarm, law: str) -> None:
         (["--repetitions", "0"], "--repetitions: 0 must be a finite number > 0"),
         (["--repetitions", "4,inf"], "--repetitions: inf must be a finite number > 0"),
         (["--repetitions", "four"], "--repetitions: 'four' is not a number"),
-        (["--targets", "1T,lots"], "--targets: 'lots': write a whole number, or one with k, M, B or T behind it"),
+        (["--targets", "1T,lots"], "--targets: 'lots': write a whole number, or a number with k, M, B or T"),
         (["--targets", "1T,"], "--targets: '': write a whole number"),
         (["--targets", "-1"], "--targets: '-1': write a whole number"),
         (["--targets", "1.5"], "--targets: '1.5': write a whole number"),
         (["--target-tokens", "lots"], "olmix fit: target_tokens: write a whole number"),
         (["--law", "loglinear"], "no law 'loglinear'; the laws are auto, "),
-        (["--runs", "25"], "metrics.csv: 25 runs of 24 cannot be chosen; choose 1 to 24"),
-        (["--runs", "4"], "4 runs with distinct mixtures are too few for law log-linear: it needs 5"),
+        (["--runs", "25"], "metrics.csv: cannot choose 25 of 24 runs; choose from 1 to 24"),
+        (["--runs", "4"], "4 runs with distinct mixtures are too few for law log-linear, which needs 5"),
         (["--drop", "pyton"], "metrics.csv: no metric 'pyton' (dropped); did you mean 'python'?"),
         (["--priors", "none.json"], "none.json: no such file"),
         (["--config", "none.yaml"], "none.yaml: no such file"),
@@ -206,10 +206,10 @@ def test_options_that_cannot_be(swarm: Swarm, words: list[str], message: str) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (TABLES[:4], "target tokens: missing; name --targets, or --target-tokens to sweep around it"),
+        (TABLES[:4], "target tokens: missing; give --targets, or --target-tokens to sweep around"),
         ((*TABLES[:2], "--targets", "1T"), "priors: missing; a sweep needs the tokens of the domains"),
         ((), "params.yaml: no such file; run olmix in the root of the project"),
-        (TABLES[2:], "ratios: missing; name the files"),
+        (TABLES[2:], "ratios: missing; give both files"),
         (("none.csv", *TABLES[1:]), "none.csv: no such file"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_sweep_of_nothing_feasible_says_so(swarm: Swarm) -> None:
     command = ["olmix", *SWEEP, "--targets", "10T", "--lambdas", "0.1", "--repetitions", "1,2"]
     ran = subprocess.run(command, cwd=swarm.root, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0
-    assert "infeasible, too few tokens in the domains: (0.1, 1, 10T) (0.1, 2, 10T)\n" in ran.stdout
+    assert "infeasible: too few tokens in the domains: (0.1, 1, 10T) (0.1, 2, 10T)\n" in ran.stdout
     assert ran.stdout.endswith("2 settings, 0 mixtures (those within a total variation of 0.01 count as one).\n")
     assert ran.stderr.splitlines()[-1] == "wrote sweep/sweep.json, sweep/sweep.png"
 
@@ -272,7 +272,7 @@ def test_a_project_without_a_law_says_what_to_do(project: MixtureFile) -> None:
     (Path("build/fit/law.json")).unlink()
     ran = olmix(Path(), "sweep")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "error: build/fit/law.json: no laws here yet; run dvc repro, or name RATIOS and METRICS\n"
+    assert ran.err == "error: build/fit/law.json: no laws yet; run `dvc repro`, or give RATIOS and METRICS\n"
 
 
 @needs_swarms

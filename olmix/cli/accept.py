@@ -30,7 +30,7 @@ def accept(project: Project, name: str, anyway: bool) -> str:
     was not measured, or another one was measured better by more than the error.
     """
     if not project.proposed.exists():
-        raise PipelineError(f"{project.proposed}: no proposal yet; run dvc repro first")
+        raise PipelineError("no proposal yet", file=project.proposed, way_out="run `dvc repro` first")
     params, proposed, accepted = load_params(project), read_mixture(project.proposed), read_mixture(project.accepted)
     reuse, pipeline = params.reuse_settings(), stale(params)
     if pipeline.advice:
@@ -41,16 +41,16 @@ def accept(project: Project, name: str, anyway: bool) -> str:
     holds = (accepted.dataset, accepted.mixture, accepted.reuse, accepted.sections.get("measured"))
     # Accepting makes `plan` stale, which changes nothing.
     if holds == (chosen.dataset, chosen.mixture, reuse, measured) and set(pipeline.stages) <= {"plan"}:
-        return f"{project.accepted} already holds {LABELS[name]}."
+        return f"{project.accepted} already contains {LABELS[name]}."
     if pipeline.stages:
         changed = ", ".join(pipeline.stages)
-        raise PipelineError(f"the pipeline is not up to date ({changed} changed); run dvc repro first")
+        raise PipelineError(f"the pipeline is not up to date ({changed} changed)", way_out="run `dvc repro` first")
     if not anyway:
         _require_best(name, validation)
     sections = {**chosen.sections, **({"measured": measured} if measured else {})}
     accepted = replace(chosen, base=read_plan(project).base, reuse=reuse, sections=sections)
     write_mixture(project.accepted, accepted, HEADING)
-    return f"{project.accepted} now holds {LABELS[name]}; commit it. The next dvc repro re-runs plan, and nothing else."
+    return f"{project.accepted} now contains {LABELS[name]}; commit it. The next `dvc repro` re-runs only plan."
 
 
 def _baseline(name: str, proposed: MixtureFile, params: Params) -> MixtureFile:
@@ -59,7 +59,7 @@ def _baseline(name: str, proposed: MixtureFile, params: Params) -> MixtureFile:
     caps, names = params.caps(plan.dataset), plan.dataset.names
     mixture = contenders(plan, proposed.mixture.weights, caps).get(name)
     if mixture is None:
-        raise PipelineError(f"{params.project.accepted}: has no mixture that can be carried over to this dataset")
+        raise PipelineError("has no mixture that can be carried over to this dataset", file=params.project.accepted)
     rounded = quantise_within([mixture[domain] for domain in names], [caps[domain] for domain in names])
     weights = dict(zip(names, rounded.tolist(), strict=True))
     sections = {
@@ -74,8 +74,8 @@ def _require_best(name: str, validation: Mapping[str, Any]) -> None:
     standard error of their difference."""
     if name not in validation:
         raise PipelineError(
-            f"{LABELS[name]} was not measured (validate.seeds is 0, or proxies are trained elsewhere); "
-            "accept it with --anyway"
+            f"{LABELS[name]} was not measured (validate.seeds is 0, or proxies are trained elsewhere)",
+            way_out="accept it with --anyway",
         )
     ahead = {}
     for other in validation:

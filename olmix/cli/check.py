@@ -71,26 +71,30 @@ class CheckResult:
         return {"findings": [finding.to_json() for finding in self.findings], "checked": checked}
 
     def to_text(self) -> str:
-        """A line a finding and a closing line."""
+        """One line per finding, and a closing line."""
         lines = []
         for (severity, _), kind in groupby(self.findings, lambda finding: (finding.severity, finding.kind)):
             texts = [f"{severity}: {finding.text}" for finding in kind]
             more = len(texts) - LINES
-            lines += texts if more <= 0 else [*texts[:LINES], f"{severity}: {more:,} more of this kind; --json has all"]
+            lines += (
+                texts
+                if more <= 0
+                else [*texts[:LINES], f"{severity}: {more:,} more of this kind; use --json to see all"]
+            )
         counts = Counter(finding.severity for finding in self.findings)
         severities = ", ".join(f"{counts[s]} {s}{'s' * (counts[s] != 1)}" for s in (ERROR, WARNING) if counts[s])
         lines += [""] if lines else []
-        short = f" ({self.short:,} more are too short to tell)" if self.short else ""
+        short = f" ({self.short:,} more are too short)" if self.short else ""
         lines.append(
-            f"{self.shards:,} shards with {self.documents:,} documents read again; {self.passages:,} passages of tasks "
-            f"searched{short}; {severities or 'nothing found'}"
+            f"re-read {self.shards:,} shards with {self.documents:,} documents; searched them for "
+            f"{self.passages:,} passages of tasks{short}; {severities or 'nothing found'}"
         )
         if self.one_of > 1:
-            lines.append(f"Copies of documents are estimates, from one document of {self.one_of}")
+            lines.append(f"Numbers of copies are estimates, from one document in {self.one_of}")
         if self.without_text:
-            lines.append(f"Tasks without text here are not looked for: {', '.join(self.without_text)}")
+            lines.append(f"Tasks without text here were not searched for: {', '.join(self.without_text)}")
         if self.unsearched:
-            lines.append(f"Token arrays are not searched for text of tasks: {', '.join(self.unsearched)}")
+            lines.append(f"Token arrays were not searched for text of tasks: {', '.join(self.unsearched)}")
         return "\n".join(lines)
 
 
@@ -184,7 +188,7 @@ def _passages(params: Params) -> _Passages:
         path = params.task_path(name)
         if not path.exists():
             raise ConfigError(
-                "no such task", file=path, way_out="add the file or take it out of params.yaml: tasks.families"
+                "no such task", file=path, way_out="add the file or remove the task from params.yaml: tasks.families"
             )
         task = read_task(path)
         if not task.items:

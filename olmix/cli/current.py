@@ -37,8 +37,8 @@ def current_manifests(params: Params) -> tuple[dict[str, dict[str, Any]], dict[s
     for domain, one in zip(domains, readings, strict=True):
         for name, (manifest, tokens) in one.items():
             if name in manifests:
-                message = f"another entry has a domain {name}; rename one of them"
-                raise DataError(message, file=params.project.params, key=domain.entry)
+                message = f"another entry also has a domain {name}"
+                raise DataError(message, file=params.project.params, key=domain.entry, way_out="rename one of them")
             manifests[name] = manifest
             if tokens is not None:
                 samples[name] = read_tokens(tokens)

@@ -68,8 +68,9 @@ def of_shards(
         elif before[shard.name][0] == shard.stamp:
             was = before[shard.name][1]
             text = (
-                f"{shard.place}: changed though its size, time and inode did not ({_documents(was.documents)}, now "
-                f"{now.content.documents:,}): a disk that forgets? {_redo(domain, corpus)}"
+                f"{shard.place}: changed though its size, time and inode did not "
+                f"({_before_and_now(was.documents, now.content.documents)}); the disk may be failing. "
+                f"{_redo(domain, corpus)}"
             )
             findings.append(Finding(ERROR, "silent-change", domain.name, text, {"shard": shard.name}))
     if corpus is not None:
@@ -94,27 +95,27 @@ def _of_corpus(
     gone = sorted(set(rows) - {shard.name for shard in shards} - set(reported))
     if (changed or gone) and not reported and total.parts == corpus.content:
         text = (
-            f"{domain.folder}: shards were renamed, or documents moved between them; the domain is the same, and olmix "
-            f"scan {domain.name} writes the manifest anew"
+            f"{domain.folder}: shards were renamed, or documents moved between them; the domain is the same; run "
+            f"`olmix scan {domain.name}` to update the manifest"
         )
         return [Finding(WARNING, "moved", domain.name, text), *_of_kept(domain, corpus)]
     sizes = corpus.sizes
     for shard in changed:
         now, numbers = each[shard.name].content, {"shard": shard.name}
         if shard.name not in rows:
-            text = f"{shard.place}: new; {_documents(now.documents)} count when olmix scan {domain.name} has run"
+            text = f"{shard.place}: new; {_documents(now.documents)}, not counted until `olmix scan {domain.name}`"
             findings.append(Finding(WARNING, "new-shard", domain.name, text, numbers))
             continue
         was, size = rows[shard.name], sizes[shard.name]
         cut = shard.size < size
         text = (
             f"{shard.place}: {f'truncated, {shard.size:,} of {size:,} bytes' if cut else 'changed'}: "
-            f"{_documents(was.documents)}, now {now.documents:,}; the domain is another when olmix scan {domain.name} "
-            "has run"
+            f"{_before_and_now(was.documents, now.documents)}; the domain changes with the next "
+            f"`olmix scan {domain.name}`"
         )
         findings.append(Finding(ERROR, "truncated" if cut else "changed", domain.name, text, numbers))
     for name in gone:
-        text = f"{domain.folder}: shard {name} of the manifest is gone, {_documents(rows[name].documents)} with it"
+        text = f"{domain.folder}: shard {name} of the manifest is missing, with {_documents(rows[name].documents)}"
         findings.append(Finding(ERROR, "missing", domain.name, text, {"shard": name}))
     return findings + _of_kept(domain, corpus)
 
@@ -123,10 +124,17 @@ def _documents(count: int) -> str:
     return f"{count:,} {'document' if count == 1 else 'documents'}"
 
 
+def _before_and_now(before: int, now: int) -> str:
+    return _documents(before) + (f", now {now:,}" if now != before else "")
+
+
 def _redo(domain: DomainSource, corpus: Corpus | None) -> str:
     if corpus is not None:
-        return f"bring back the shard; if this is what it should hold, olmix scan {domain.name} --full takes it"
-    return "touch it if this is what it should hold; else remove it, and dvc checkout or a backup brings back the other"
+        return f"If the new content is right, run `olmix scan {domain.name} --full`; if not, restore the shard"
+    return (
+        "If the new content is right, touch the file; if not, remove it and restore it with `dvc checkout` or from a "
+        "backup"
+    )
 
 
 def _of_kept(domain: DomainSource, corpus: Corpus) -> list[Finding]:
@@ -148,8 +156,8 @@ def of_manifests(project: Project, domain: DomainSource, total: Audit, names: Ma
             continue
         before, now = manifest["documents"], content.documents
         text = (
-            f"{name}: is not what build/ was made from ({_documents(before)}, now {now:,}); dvc repro "
-            f"prepares {domain.name} again and trains what follows (olmix plan says how much)"
+            f"{name}: differs from what build/ was made from ({_before_and_now(before, now)}); `dvc repro` will "
+            f"prepare {domain.name} again and train what follows (see `olmix plan`)"
         )
         findings.append(Finding(WARNING, "stale", name, text, {"documents_before": before, "documents": now}))
     return findings
@@ -162,7 +170,7 @@ def duplicated_shards(shards: Mapping[tuple[int, int], list[tuple[str, str]]]) -
         if len(same) > 1:
             places = [place for _, place in same]
             more = f" and {len(places) - 4} more" if len(places) > 4 else ""
-            text = f"{' = '.join(places[:4])}{more}: the same {_documents(documents)}; they count {len(places)} times"
+            text = f"{' = '.join(places[:4])}{more}: the same {_documents(documents)}, counted {len(places)} times"
             numbers = {"shards": places, "documents": documents}
             findings.append(Finding(WARNING, "duplicate-shard", same[0][0], text, numbers))
     return findings
@@ -180,14 +188,14 @@ def duplicates(audits: Mapping[str, Audit], domains: Mapping[str, Mapping[str, s
             n = count * bound.of
             text = (
                 f"{name}: {about}{n:,} of {sizes[name]:,} documents ({n / sizes[name]:.2%}) are copies of others in "
-                "it: the domain looks that much larger than it is to the limits on repetition"
+                "it, so the repetition limits take the domain for larger than it is"
             )
             findings.append(Finding(WARNING, "duplicates", name, text, {"documents": n, "of": sizes[name]}))
     for (a, b), count in sorted(shared.items(), key=lambda item: (-item[1], item[0])):
         n = count * bound.of
         text = (
-            f"{a}, {b}: {about}{_documents(n)} stand in both ({n / sizes[a]:.2%} of {a}, {n / sizes[b]:.2%} of {b}): "
-            "a mixture reads them more often than either limit allows"
+            f"{a}, {b}: {about}{_documents(n)} in both ({n / sizes[a]:.2%} of {a}, {n / sizes[b]:.2%} of {b}): "
+            "a mixture can repeat them more often than either limit allows"
         )
         findings.append(Finding(WARNING, "shared-documents", a, text, {"other": b, "documents": n}))
     return findings
@@ -208,9 +216,9 @@ def contamination(
             for task, items in sorted(by_task.items(), key=lambda item: (-item[1], item[0])):
                 documents = max(count for passage, count in counts.items() if tasks[passage] == task)
                 text = (
-                    f"{name}: holds {items:,} of the {sizes[task]:,} passages of task {task} word for word (one of "
-                    f"them in {_documents(documents)}): proxies that read {name} look better at it than they are; take "
-                    "those documents out of the domain or the passages out of the task"
+                    f"{name}: contains {items:,} of the {sizes[task]:,} passages of task {task} word for word (one of "
+                    f"them in {_documents(documents)}): proxies that read {name} look better at it than they are; "
+                    "remove those documents from the domain, or the passages from the task"
                 )
                 numbers = {"task": task, "passages": items, "of": sizes[task], "documents": documents}
                 findings.append(Finding(WARNING, "contamination", name, text, numbers))

@@ -203,18 +203,24 @@ def _mask(path: Path, swarm: SwarmTable, known: Sequence[str]) -> dict[str, dict
     table = read_result_table(path)
     nowhere = sorted(set(table.ids) - set(known))
     if nowhere:
-        raise ConfigError(f"{path}: masks {first_few(nowhere)}, no run of {swarm.source}; use the ids of its runs")
+        raise ConfigError(
+            f"masks {first_few(nowhere)}, which {swarm.source} does not have", file=path, way_out="use ids of its runs"
+        )
     strange = [name for name in table.columns if name not in swarm.tasks]
     if strange:
-        raise ConfigError(f"{path}: masks {first_few(strange)}, no task; the tasks are {first_few(swarm.tasks)}")
+        raise ConfigError(f"masks {first_few(strange)}, not a task; the tasks are {first_few(swarm.tasks)}", file=path)
     if not np.isin(table.values, (0.0, 1.0)).all():
-        raise ConfigError(f"{path}: a mask holds 1 where a run counts for a task and 0 where it does not")
+        raise ConfigError(
+            "not only 0 and 1", file=path, way_out="write 1 where a run counts for a task and 0 where it does not"
+        )
     rows = dict(zip(table.ids, table.values, strict=True))
     unused = [
         task for j, task in enumerate(table.columns) if all(run in rows and rows[run][j] == 0 for run in swarm.runs)
     ]
     if unused:
-        raise ConfigError(f"{path}: masks every run of {first_few(unused)}; leave the task out with --drop")
+        raise ConfigError(
+            f"masks every run of {first_few(unused)}", file=path, way_out="leave the task out with --drop"
+        )
     return {run: dict(zip(table.columns, row.tolist(), strict=True)) for run, row in rows.items()}
 
 
@@ -225,11 +231,11 @@ def _task_weights(
     unknown = sorted(set(weights) - set(tasks) - set(families))
     if unknown:
         known = f"the tasks are {first_few(tasks)}" + (f", the families {', '.join(families)}" if families else "")
-        raise ConfigError(f"weights: {first_few(unknown)}: no such task; {known}")
+        raise ConfigError(f"{first_few(unknown)}: no such task; {known}", key="weights")
     home = {task: family for family, members in families.items() for task in members}
     values = np.array([weights.get(task, weights.get(home.get(task, ""), 1.0)) for task in tasks])
     if values.sum() <= 0:
-        raise ConfigError("weights: all tasks have weight 0; give one of them more")
+        raise ConfigError("all tasks have weight 0", key="weights", way_out="give one of them a weight above 0")
     return np.asarray(values / values.sum())
 
 
@@ -238,7 +244,9 @@ def _with_priors(inputs: Inputs, path: Path) -> Inputs:
     options, domains = inputs.options, inputs.domains
     reference, tokens = aligned(read_priors(path), domains)
     if tokens is None:
-        raise ConfigError(f"{path}: token_counts: missing; a mixture file says how many tokens each domain holds")
+        raise ConfigError(
+            "missing; a mixture file contains the number of tokens of each domain", file=path, key="token_counts"
+        )
     if options.reference == "natural":
         reference = tokens / tokens.sum()
     elif options.reference == "uniform":
@@ -273,9 +281,10 @@ def _infeasible(options: FitOptions, tokens: Array, reach: float) -> InfeasibleE
     while not _room(caps_of(tokens, len(tokens), target, enough)):
         enough += 0.001
     return InfeasibleError(
-        f"{options.priors}: {target:,} tokens cannot be drawn with repetition {options.repetition:g}: the domains give "
-        f"{reach:.4g} of them, {round((1 - reach) * target):,} short; raise --repetition to "
-        f"{enough:.10g} or lower --target-tokens"
+        f"{target:,} tokens cannot be drawn with repetition {options.repetition:g}: the domains have only "
+        f"{100 * reach:.4g}% of them ({round((1 - reach) * target):,} tokens short)",
+        file=options.priors,
+        way_out=f"raise --repetition to {enough:.10g} or lower --target-tokens",
     )
 
 

@@ -27,7 +27,7 @@ def fit_text(report: FitReport) -> str:
     if answer is not None:
         blocks += [_mixture_table(inputs.domains, answer), "\n".join(trust_lines(fit, answer.trust, inputs.columns))]
     else:
-        blocks.append("No proposal: name the tokens of the domains with --priors.")
+        blocks.append("No proposal: give the tokens of the domains with --priors.")
     if report.curves:
         blocks.append(curve_text(report.curves, len(fit.runs)))
     return "\n\n".join(blocks)
@@ -41,17 +41,21 @@ def _head(report: FitReport) -> list[str]:
         lacking = ", ".join(f"{a.run} ({', '.join(a.missing[:2])})" for a in inputs.aside[:4])
         more = f" and {len(inputs.aside) - 4} more" if len(inputs.aside) > 4 else ""
         count = f"{len(inputs.aside)} run{'s' if len(inputs.aside) > 1 else ''}"
-        lines.append(f"{count} excluded, a metric is missing: {lacking}{more}")
+        lines.append(f"{count} excluded, missing a metric: {lacking}{more}")
     if len(fit.runs) < k:
         noise = float(np.nanmean(fit.repeats.noise))
         lines.append(
-            f"{len(fit.runs)} distinct mixtures; repeated runs differ by {noise:.4f} BPB a task "
+            f"{len(fit.runs)} distinct mixtures; repeated runs differ by {noise:.4f} BPB per task "
             f"(standard deviation, {int(fit.repeats.freedom.max())} degrees of freedom)"
         )
     for number, older in enumerate(fit.older, 1):
         alone, best = older.scores[0][2], max(score for _, _, score in older.scores)
-        how = f"each run counts {older.weight:g}" if older.weight else "excluded, it does not improve predictions"
-        how += ", with an offset a task" if older.offsets.any() else ""
+        how = (
+            f"each run has weight {older.weight:g}"
+            if older.weight
+            else "excluded, since it does not improve predictions"
+        )
+        how += ", with an offset per task" if older.offsets.any() else ""
         lines.append(
             f"older swarm {number}: {len(older.observations.mixtures)} runs, {how}; score on unseen runs "
             f"{alone:.3f} without it, {best:.3f} at best"
@@ -136,8 +140,8 @@ def trust_lines(fit: SwarmFit, trust: Trust, domains: Sequence[str]) -> list[str
     if trust.gain is not None:
         predicted += f"; reference {_value(mean['baseline'])}; gain {_value(trust.gain)}{_between(trust.gain)}"
     doubts = trust.doubts(fit)
-    raised = f"{len(doubts)} of {QUESTIONS} questions raise{'s' if len(doubts) == 1 else ''} doubt"
-    believe = f"{raised}: {', '.join(doubts)}" if doubts else "no doubt is raised"
+    raised = f"{len(doubts)} of {QUESTIONS} questions raise{'s a doubt' if len(doubts) == 1 else ' doubts'}"
+    believe = f"{raised}: {', '.join(doubts)}" if doubts else "no doubts"
     lines = [f"believe it?    {believe}", predicted]
     if trust.moved is not None:
         lines.append(
@@ -145,13 +149,19 @@ def trust_lines(fit: SwarmFit, trust: Trust, domains: Sequence[str]) -> list[str
         )
     lines.append(f"other laws     {_laws(trust)}")
     lines.append(
-        f"design         rank {fit.design.rank} of {len(domains)}; leverage of the proposal {trust.leverage:.2f}, of a "
-        f"run at most {trust.largest_leverage:.2f}"
+        f"design         rank {fit.design.rank} of {len(domains)}; leverage {trust.leverage:.2f} (largest run: "
+        f"{trust.largest_leverage:.2f})"
         + ("; BEYOND the runs" if trust.leverage > trust.largest_leverage else "")
-        + (f"; {trust.unsupported:.4f} of it OUTSIDE what the runs vary" if trust.unsupported else "")
+        + (
+            f"; {trust.unsupported:.4f} of the proposal OUTSIDE the directions that the runs vary"
+            if trust.unsupported
+            else ""
+        )
     )
     never = [name for name, n in zip(domains, fit.observations.never_sampled, strict=True) if n]
-    lines.append(f"never sampled  {', '.join(never) + ': no data behind their weights' if never else 'none'}")
+    lines.append(
+        f"never sampled  {', '.join(never) + ': their weights are a guess, without data' if never else 'none'}"
+    )
     lines.append(f"nearest run    {trust.nearest_run}, total variation {trust.distance:.3f}")
     lines.append(f"mirage         {_mirage(trust)}")
     lines.append(
@@ -169,7 +179,7 @@ def _laws(trust: Trust) -> str:
     said = []
     for law in trust.laws:
         gain = f"gain {law.gain:.4f}" if law.gain is not None else f"BPB {law.bpb:.4f}"
-        where = f" (its own proposal is {law.distance:.2f} away)" if law.distance is not None else ""
+        where = f" (its own proposal at total variation {law.distance:.2f})" if law.distance is not None else ""
         said.append(f"{law.name} {gain}{where}")
     return "; ".join(said) or "none compared"
 
@@ -182,7 +192,7 @@ def _mirage(trust: Trust) -> str:
     if trust.mirage:
         return (
             f"ALARM: better than {best} by {ahead:.4f}, more than the out-of-fold error {trust.error:.4f}: "
-            "train it before you believe it" + _reference_too(trust)
+            "train a proxy on it before you believe it" + _reference_too(trust)
         )
     side = "better" if ahead > 0 else "worse"
     return f"none: {side} than {best} by {abs(ahead):.4f}; out-of-fold error {trust.error:.4f}"
@@ -231,9 +241,9 @@ def curve_text(curves: Sequence[Curve], runs: int) -> str:
         now, then = best.at(runs), best.at(2 * runs)
         closing = (
             f"\nTwice the runs ({2 * runs}) would take {best.name} from {now:.3f} to {then:.3f}, "
-            "if the curve continues as it does; noise may flatten it sooner."
+            "if the curve continues; noise may flatten it sooner."
         )
-    head = "Learning curve: rank correlation of the mean BPB on runs that were held out, by runs trained on"
+    head = "Learning curve: rank correlation of the mean BPB on held-out runs, by number of runs fitted"
     header = ["law", *map(str, sizes), f"extrapolated: {runs}, {2 * runs}, {4 * runs} runs"]
     return f"{head}\n{table(header, rows)}{closing}"
 
@@ -245,7 +255,7 @@ def _more(curve: Curve, runs: int) -> str:
 
 
 def sweep_text(cells: Sequence[Cell], domains: Sequence[str]) -> str:
-    """One line a mixture, with the settings that lead to it."""
+    """One line per mixture, with the settings that lead to it."""
     rows = []
     for group, members in groups(cells).items():
         cell, best = members[0], members[0].best
@@ -261,10 +271,10 @@ def sweep_text(cells: Sequence[Cell], domains: Sequence[str]) -> str:
                 _settings(members),
             ]
         )
-    lines = [table(["mixture", "BPB", "KL", "at cap", "most of", "lambda, repetition, target tokens"], rows)]
+    lines = [table(["mixture", "BPB", "KL", "at cap", "largest shares", "lambda, repetition, target tokens"], rows)]
     infeasible = [cell for cell in cells if cell.best is None]
     if infeasible:
-        lines.append(f"infeasible, too few tokens in the domains: {_settings(infeasible)}")
+        lines.append(f"infeasible: too few tokens in the domains: {_settings(infeasible)}")
     lines.append(f"{len(cells)} settings, {len(rows)} mixtures (those within a total variation of 0.01 count as one).")
     return "\n".join(lines)
 

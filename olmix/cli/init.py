@@ -97,12 +97,10 @@ def _named(sources: Sequence[Path]) -> dict[str, Path]:
         files = any(path.is_file() and not path.name.startswith((".", "_")) for path in source.iterdir())
         for folder in below if below and not files else [source]:
             name = _NOT_NAMES.sub("-", folder.resolve().name.lower()).strip("-_")[:64]
-            if not name or name == "tasks" or name in domains:
-                raise DataError(
-                    "no domain can be named after this folder: the name is taken, or has no letter or digit",
-                    file=folder,
-                    way_out="rename it",
-                )
+            if not name:
+                raise DataError("no letter or digit to name a domain by", file=folder, way_out="rename the folder")
+            if name == "tasks" or name in domains:
+                raise DataError(f"the name {name} is already taken", file=folder, way_out="rename the folder")
             domains[name] = folder
     if len(domains) < 2:
         raise DataError("a mixture needs at least two domains", way_out="give more folders: --from A --from B")
@@ -178,20 +176,20 @@ def _params_of(found: Mapping[str, Found], tokens: Mapping[str, int], gpus: int)
     }
     target = _rounded(sum(tokens.values()))
     blocks = {
-        "domains": "# One entry a domain: its folder, and how to read it (docs/data.md).\ndomains:\n"
+        "domains": "# One entry per domain: its folder, and how to read it (docs/data.md).\ndomains:\n"
         + "".join(f"  {name}: {_flow(entry)}\n" for name, entry in domains.items()),
         "descriptions": "# Cosmetic: what people call the domains. Only tables show it.\ndescriptions: {}\n",
         "tokenizer": f"# Learned from the domains; `olmix tokenizer --vocab N` learns another.\ntokenizer:\n"
         f"  path: tokenizers/tokenizer.json\n  end_of_document: {END}\n",
-        "tasks": "# EDIT FIRST: what the mixture should be good at. These are held-out text of the domains;\n"
+        "tasks": "# EDIT FIRST: what the mixture should be good at. These tasks are held-out text of the domains;\n"
         '# better are tasks of your own, data/tasks/<task>.jsonl, lines of {"prompt": ..., "continuation": ...}.\n'
         "tasks:\n  path: data/tasks\n  families:\n    held-out: ["
         + ", ".join(f"{name}-held-out" for name in found)
         + "]\n",
-        "objective": "# The weighted mean of the tasks' bits per byte; a weight is of a task or of a family.\n"
+        "objective": "# The weighted mean of the tasks' bits per byte; a weight is that of a task or of a family.\n"
         "objective:\n  weights: {held-out: 1}\n",
         "target": "# EDIT FIRST: the tokens of the target training run, and how often it may repeat a domain.\n"
-        f"# {target} is about what the domains hold.\ntarget:\n  tokens: {target}\n  repetition: 4\n",
+        f"# {target} is about what the domains contain.\ntarget:\n  tokens: {target}\n  repetition: 4\n",
     }
     text = (TEMPLATE / "params.yaml").read_text()
     for key, block in blocks.items():
@@ -199,8 +197,10 @@ def _params_of(found: Mapping[str, Found], tokens: Mapping[str, int], gpus: int)
     size, sequence, proxy_tokens = ("15m", 1024, "5x") if gpus else ("100k", 64, f"{budget // 1000}k")
     for key, value in (("size", size), ("sequence_length", sequence), ("tokens", proxy_tokens)):
         text = re.sub(rf"(\nproxy:\n(?:  .*\n)*?  {key}: ).*", rf"\g<1>{value}", text, count=1)
-    why = "a GPU is here" if gpus else f"a swarm takes minutes on {cores()} cores"
-    note = f"# Sized for this machine: {why}. For real work 15m or more, and tokens: 5x (Chinchilla's) or auto.\n"
+    why = "it has a GPU" if gpus else f"a swarm takes minutes on {cores()} cores"
+    note = (
+        f"# Sized for this machine: {why}. For real work, use 15m or more, and tokens: 5x (times Chinchilla) or auto.\n"
+    )
     return re.sub(r"# The sample's size; .*\n", note, text)
 
 
@@ -290,7 +290,7 @@ def upgrade(project: Project, force: bool) -> Upgrade:
     """
     if not project.params.exists():
         raise ConfigError(
-            "no such file", file=project.params, way_out="go to a project, or lay one with olmix init DIR"
+            "no such file", file=project.params, way_out="change to a project, or create one with `olmix init DIR`"
         )
     known: dict[str, list[str]] = orjson.loads((TEMPLATE / "known.json").read_bytes())
     written, edited = {}, {}
@@ -303,7 +303,7 @@ def upgrade(project: Project, force: bool) -> Upgrade:
             difflib.unified_diff(
                 (before or b"").decode(errors="replace").splitlines(keepends=True),
                 content.decode().splitlines(keepends=True),
-                f"{name} (here)",
+                f"{name} (yours)",
                 f"{name} (olmix {__version__})",
             )
         )

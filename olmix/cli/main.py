@@ -26,17 +26,17 @@ EXIT_CODES = "Exit codes: 0 done, 1 an error (one line on standard error), 130 i
 @click.version_option(__version__, message="olmix %(version)s")
 @click.pass_context
 def cli(context: click.Context, root: Path) -> None:
-    """Data mixtures as build artefacts: declare domains in params.yaml, run dvc repro, review the mixture as a diff."""
+    """Data mixtures as build artefacts: declare domains in params.yaml, run `dvc repro`, review the mixture's diff."""
     context.obj = Project(root)
 
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("folder", metavar="[DIR]", type=FILE, required=False)
 @click.option(
-    "--from", "sources", metavar="PATH", type=FILE, multiple=True, help="A folder of text, or of such folders."
+    "--from", "sources", metavar="PATH", type=FILE, multiple=True, help="A folder of text, or a folder of such folders."
 )
 @click.option("--upgrade", is_flag=True, help="Bring dvc.yaml and stages/ of a project to this version of olmix.")
-@click.option("--force", is_flag=True, help="With --upgrade: replace files that were edited, too.")
+@click.option("--force", is_flag=True, help="With --upgrade: also replace files that were edited.")
 @click.pass_obj
 def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], upgrade: bool, force: bool) -> int:
     """Create a project in DIR that runs at once: git, DVC, the pipeline, parameters, tasks and a tokeniser.
@@ -48,16 +48,16 @@ def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], up
 
     if upgrade:
         if sources:
-            raise click.UsageError("--from goes with a new project")
+            raise click.UsageError("--from is for a new project; give it without --upgrade")
         click.echo(initialising.upgrade(Project(folder) if folder else project, force).to_text())
         return OK
     if folder is None:
-        raise click.UsageError("name the folder of the new project: olmix init DIR")
+        raise click.UsageError("give the folder of the new project: `olmix init DIR`")
     if force:
-        raise click.UsageError("--force goes with --upgrade")
+        raise click.UsageError("--force needs --upgrade")
     with Steps("init") as steps:
         domains = initialising.init(Project(folder), sources, steps)
-    click.echo(f"{domains}\n\nNext: cd {folder}, read params.yaml, then dvc repro and olmix show")
+    click.echo(f"{domains}\n\nNext: `cd {folder}`, read params.yaml, then run `dvc repro` and `olmix show`")
     return OK
 
 
@@ -67,7 +67,7 @@ def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], up
 @click.option("--out", type=FILE, help="File to write.  [default: tokenizer.path of params.yaml]")
 @click.pass_obj
 def tokenizer(project: Project, /, vocab: int, most: str, out: Path | None) -> int:
-    """Learn a tokeniser from the domains of params.yaml: every format, filters and partitions included.
+    """Learn a tokeniser from the domains in params.yaml, in any format, with their filters and partitions.
 
     Each entry gives an equal part of the text, a random sample of its documents. The same data gives the same file.
     """
@@ -80,7 +80,7 @@ def tokenizer(project: Project, /, vocab: int, most: str, out: Path | None) -> i
 
 @cli.command(epilog=f"{EXIT_CODES} With --exit-code: 2 when there is something to do.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-@click.option("--exit-code", is_flag=True, help="Exit with 2 when dvc repro would run something.")
+@click.option("--exit-code", is_flag=True, help="Exit with 2 when `dvc repro` would run something.")
 @click.option(
     "--dataset",
     type=FILE,
@@ -94,13 +94,13 @@ def tokenizer(project: Project, /, vocab: int, most: str, out: Path | None) -> i
 @click.option(
     "--runs-per-domain",
     type=click.IntRange(min=1),
-    help="With --dataset: runs for each parameter of the law.",
+    help="With --dataset: runs per parameter of the law.",
 )
 @click.option(
     "--recompute",
     multiple=True,
     metavar="DOMAIN",
-    help="With --dataset: recompute this domain though it is unchanged.",
+    help="With --dataset: recompute this domain although it is unchanged.",
 )
 @click.option("--no-reuse", is_flag=True, help="With --dataset: recompute every domain.")
 @click.option("--target-tokens", metavar="N", help="With --dataset: tokens of the target run, such as 1T.")
@@ -109,7 +109,7 @@ def tokenizer(project: Project, /, vocab: int, most: str, out: Path | None) -> i
 def plan(
     project: Project, /, as_json: bool, exit_code: bool, dataset: Path | None, accepted: Path | None, **options: Any
 ) -> int:
-    """Show what dvc repro would do now: what changed, who is affected, and how many proxies it takes."""
+    """Show what `dvc repro` would do now: what changed, which domains are affected, and how many proxies it takes."""
     from olmix.cli import plan as planning
 
     if dataset is not None:
@@ -124,18 +124,20 @@ def plan(
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("names", metavar="[DOMAIN]...", nargs=-1)
-@click.option("--root", metavar="URL", help="Where the shards lie: a folder, or s3://... and whatever fsspec opens.")
-@click.option("--full", is_flag=True, help="Read every shard, also those that look unchanged.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that read.  [default: one a core]")
+@click.option(
+    "--root", metavar="URL", help="Where the shards are: a folder, or a URL that fsspec opens, such as s3://..."
+)
+@click.option("--full", is_flag=True, help="Read every shard, even if it looks unchanged.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read.  [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 @click.pass_obj
 def scan(
     project: Project, /, names: tuple[str, ...], root: str | None, full: bool, workers: int | None, as_json: bool
 ) -> int:
-    """Read corpora that lie elsewhere, and write what they hold into their domains' folders.
+    """Read corpora outside the project, and describe their content in the domains' folders.
 
-    DOMAIN is an entry of params.yaml: domains or sources; without one, all whose folder holds a manifest.yaml. Only
-    shards that have changed are read, and an interrupted scan goes on where it was.
+    DOMAIN is an entry of params.yaml: domains or sources; the default is all whose folder has a manifest.yaml. Only
+    shards that have changed are read, and an interrupted scan continues where it stopped.
     """
     from olmix.cli import scan as scanning
     from olmix.terminal.progress import warn
@@ -149,14 +151,14 @@ def scan(
 
 @cli.command(epilog=f"{EXIT_CODES} 2 when an error is found (warnings alone are 0).")
 @click.argument("names", metavar="[DOMAIN]...", nargs=-1)
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that read.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read.  [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 @click.pass_obj
 def check(project: Project, /, names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
     """Re-read every shard and report what no longer matches, and what that costs.
 
-    Shards that are damaged, truncated, gone, or changed without a trace; shards and documents that are there twice,
-    within a domain or in two; and text of the tasks that stands in a domain.
+    It finds shards that are damaged, truncated, missing or silently changed; duplicate shards and documents, within a
+    domain or in two; and text of the tasks in a domain.
     """
     from olmix.cli.check import check as check_entries
 
@@ -169,20 +171,20 @@ def check(project: Project, /, names: tuple[str, ...], workers: int | None, as_j
 @click.option("--carried", is_flag=True, help="Accept the accepted mixture carried over to today's domains.")
 @click.option("--natural", is_flag=True, help="Accept the natural mixture.")
 @click.option("--uniform", is_flag=True, help="Accept the uniform mixture.")
-@click.option("--anyway", is_flag=True, help="Accept it though it was not measured, or another was measured better.")
+@click.option("--anyway", is_flag=True, help="Accept it although it was not measured, or another was measured better.")
 @click.pass_obj
 def accept(project: Project, /, carried: bool, natural: bool, uniform: bool, anyway: bool) -> int:
     """Make the proposed mixture, or one of the baselines that it was measured against, the accepted one.
 
-    Refuses when the pipeline is not up to date, and, without --anyway, a mixture that was never measured or that was
-    measured worse than another one by more than the standard error of their difference.
+    Refuses when the pipeline is not up to date. Without --anyway, also refuses a mixture that was not measured, or was
+    measured worse than another by more than the standard error of their difference.
     """
     from olmix.cli.accept import accept as accept_mixture
     from olmix.core.contenders import CARRIED, NATURAL, PROPOSAL, UNIFORM
 
     chosen = [name for name, given in ((CARRIED, carried), (NATURAL, natural), (UNIFORM, uniform)) if given]
     if len(chosen) > 1:
-        raise click.UsageError(f"--{' and --'.join(chosen)}: name one of them")
+        raise click.UsageError(f"--{' and --'.join(chosen)}: give only one of them")
     click.echo(accept_mixture(project, chosen[0] if chosen else PROPOSAL, anyway))
     return OK
 
@@ -195,7 +197,7 @@ def accept(project: Project, /, carried: bool, natural: bool, uniform: bool, any
 def diff(project: Project, /, a: str | None, b: str | None, as_json: bool) -> int:
     """Compare two mixtures: files, git revisions (their proposal), or REVISION:FILE.
 
-    Without arguments: the accepted mixture against the proposal; with one: that against the proposal.
+    Without arguments: the accepted mixture against the proposal; with one: that mixture against the proposal.
     """
     from olmix.cli import diff as diff_view
     from olmix.cli.revisions import mixture_at
@@ -215,7 +217,7 @@ def diff(project: Project, /, a: str | None, b: str | None, as_json: bool) -> in
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 @click.pass_obj
 def show(project: Project, /, mixture: str | None, as_json: bool) -> int:
-    """Show a mixture as a table, led by what was measured; the proposal when none is named."""
+    """Show a mixture as a table below what was measured; by default, the proposal."""
     from olmix.cli import show as show_view
     from olmix.cli.revisions import mixture_at
     from olmix.config.params import load_params
@@ -235,9 +237,9 @@ def show(project: Project, /, mixture: str | None, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print diagnostics.json for scripts.")
 @click.pass_obj
 def fit(project: Project, /, as_json: bool, **given: Any) -> int:
-    """Fit a law to tables of a swarm, whoever trained it, and propose a mixture: no project, no DVC.
+    """Fit a law to tables of any swarm, and propose a mixture: no project, no DVC.
 
-    RATIOS and METRICS are CSV or parquet files that share the run ids of a column run or run_id.
+    RATIOS and METRICS are CSV or parquet files with the same run ids, in a column run or run_id.
     """
     from olmix.cli import fit as fitting
     from olmix.cli import fit_view
@@ -258,9 +260,9 @@ def fit(project: Project, /, as_json: bool, **given: Any) -> int:
 
 
 @cli.command(cls=TableCommand, without=("replicates", "curve", "out"), epilog=EXIT_CODES)
-@click.option("--lambdas", metavar="LIST", help="lambda values, such as 0.01,0.05,0.1.")
+@click.option("--lambdas", metavar="LIST", help="Values of lambda, such as 0.01,0.05,0.1.")
 @click.option("--repetitions", metavar="LIST", help="Repetition limits, such as 2,4,8.")
-@click.option("--targets", metavar="LIST", help="Target tokens, such as 1T,5T; by default around --target-tokens.")
+@click.option("--targets", metavar="LIST", help="Target tokens, such as 1T,5T; by default, around --target-tokens.")
 @click.option("--out", type=FILE, help="Folder for sweep.json and sweep.png.  [default: sweep]")
 @click.option("--json", "as_json", is_flag=True, help="Print sweep.json for scripts.")
 @click.pass_obj
@@ -274,9 +276,9 @@ def sweep(
     out: Path | None,
     **given: Any,
 ) -> int:
-    """Solve for every combination of lambda, repetition limit and target tokens, and merge mixtures that are the same.
+    """Solve for every combination of lambda, repetition limit and target tokens, and merge equal mixtures.
 
-    Takes tables as olmix fit does; without RATIOS and METRICS, the laws of the project in this folder.
+    Takes tables as `olmix fit` does; without RATIOS and METRICS, uses the laws of the project in this folder.
     """
     from olmix.artifacts.fit_report import sweep_values
     from olmix.cli import fit_view
@@ -286,7 +288,7 @@ def sweep(
 
     for single, many in (("lambda", "lambdas"), ("repetition", "repetitions")):
         if given.get(single) is not None:
-            raise click.UsageError(f"a sweep has --{many}, not one of them")
+            raise click.UsageError(f"use --{many}: a sweep takes a list")
     grid = sweeping.grid_of(lambdas, repetitions, targets)
     options = fit_options(given, project.root) if any(given.values()) else None
     named = options.out if options is not None and "out" in options.model_fields_set else None
@@ -308,7 +310,9 @@ def _print(answer: str | dict[str, Any] | list[Any]) -> None:
     try:
         click.echo(answer if isinstance(answer, str) else canonical_json(answer).decode().rstrip())
     except TypeError as error:  # a file that people write by hand may hold anything
-        raise OlmixError(f"--json: {error}; JSON has text as keys, and whole numbers of at most 64 bits") from None
+        raise OlmixError(
+            f"{error}; in JSON, keys are text and whole numbers have at most 64 bits", key="--json"
+        ) from None
 
 
 def _within(project: Project, path: Path) -> str:
@@ -318,7 +322,7 @@ def _within(project: Project, path: Path) -> str:
 
 def main() -> None:
     """The console script."""
-    run(_main, "what was finished is kept, the same command goes on from there")
+    run(_main, "what was finished is kept; the same command continues from there")
 
 
 def _main() -> int:

@@ -117,7 +117,7 @@ def fit_options(given: dict[str, Any], root: Path) -> FitOptions:
     if also:
         named["also"] = older_swarms(also, _pairs(domains, "also-domain"))
     elif domains:
-        raise click.UsageError("--also-domain goes with --also")
+        raise click.UsageError("--also-domain needs --also")
     options = read_options(file, named)
     from_file = options.model_fields_set - named.keys()
     moved: dict[str, Any] = {

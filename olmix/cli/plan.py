@@ -91,9 +91,9 @@ def from_files(
     tokens = parse_count(target_tokens) if target_tokens is not None else (params.target.tokens if params else None)
     limit = (params.target.repetition if params else REPETITION) if repetition is None else repetition
     if not 0 < limit < math.inf:
-        raise ConfigError(f"--repetition {limit}: give a number above 0")
+        raise ConfigError("give a number above 0", key=f"--repetition {limit}")
     if tokens is not None and tokens <= 0:
-        raise ConfigError(f"--target-tokens {target_tokens}: give a number above 0")
+        raise ConfigError("give a number above 0", key=f"--target-tokens {target_tokens}")
     return PlanView(
         plan=plan,
         start=known,

@@ -99,7 +99,7 @@ class PlanView:
         }
 
     def _share_before(self) -> float:
-        """What the members held together in the base mixture."""
+        """The members' share of the base mixture together."""
         held = {c.domains[0]: c.origin[0] for c in self.plan.changes if c.kind == RENAME}
         weights = self.plan.base.weights
         return math.fsum(weights.get(held.get(name, name), 0.0) for name in self.plan.space.members)
@@ -112,7 +112,7 @@ class PlanView:
         plan = self.plan
         if self.settled:
             todo = (
-                f"To run: {', '.join(self.stale)}; no proxy"
+                f"To run: {', '.join(self.stale)}; no proxies"
                 if self.stale
                 else "Nothing to do: the pipeline is up to date"
             )
@@ -205,12 +205,13 @@ class PlanView:
         changes = ", ".join(counts) or "no change"
         if self.stale is not None and not self.stale:
             return (
-                f"Summary: {changes}; nothing to run, the pipeline is up to date; `olmix accept` accepts the proposal"
+                f"Summary: {changes}; nothing to run: the pipeline is up to date; run `olmix accept` to accept the "
+                "proposal"
             )
         # Runs that are trained elsewhere are there when their metrics are: when evaluate has seen them.
         needs = {"swarm", "evaluate"} if self.external else {"swarm", "collapse", "train"}
         if self.stale and self.same_plan and not needs & set(self.stale):
-            return f"Summary: {changes}; no proxy for the swarm; to run: {', '.join(self.stale)} and what follows"
+            return f"Summary: {changes}; no proxies for the swarm; to run: {', '.join(self.stale)} and what follows"
         # A validation costs the same with reuse and without.
         count, without = self.runs + self.validation_runs, self.runs_without_reuse + self.validation_runs
         parts = [f"{self._already_trained} already trained"] if self._already_trained else []

@@ -53,7 +53,7 @@ def draw_sweep(cells: Sequence[Cell], domains: Sequence[str], path: Path) -> Pat
     names = [f"{letter(g)}\nλ {c.kl:g}\nk {c.repetition:g}\n{short_count(c.tokens)}" for g, c in firsts.items()]
     axes.set_xticks(range(len(firsts)), names, fontsize=7)
     axes.set_ylabel("share")
-    axes.set_title("Mixtures of the sweep, each with the first of its settings")
+    axes.set_title("Mixtures of the sweep, each with its first settings")
     if firsts:
         axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _saved(figure, path)
@@ -98,7 +98,7 @@ def _out_of_fold(report: FitReport) -> Figure:
     left.set_ylabel("predicted out of fold")
     left.set_title(f"Spearman {fit.scores.mean_spearman:.3f}, RMSE {fit.scores.mean_rmse:.4f}")
     right.hist(fit.scores.spearman[np.isfinite(fit.scores.spearman)], bins=20, range=(-1, 1), color=COLOURS[0])
-    right.set_xlabel("Spearman of a task, out of fold")
+    right.set_xlabel("Spearman per task, out of fold")
     right.set_ylabel("tasks")
     return figure
 
@@ -116,7 +116,7 @@ def _curve(curves: Sequence[Curve]) -> Figure:
             ahead = np.geomspace(runs[0], 4 * runs[-1], 50)
             axes.plot(ahead, [curve.at(n) for n in ahead], color=colour, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
-    axes.set_xlabel("runs trained on")
+    axes.set_xlabel("runs fitted")
     axes.set_ylabel("Spearman of the mean BPB, held out")
     axes.legend(fontsize=8)
     return figure

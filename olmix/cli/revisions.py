@@ -59,14 +59,14 @@ def mixture_at(project: Project, name: str) -> Named:
     # "./" is git's way to say: from here, not from the repository's root.
     where = f"{revision}:./{path}"
     if not revision or revision.startswith("-"):
-        raise MixtureError(f"{name}: neither a mixture file nor a git revision")
+        raise MixtureError("neither a mixture file nor a git revision", file=name)
     try:
         shown = subprocess.run(["git", "show", where], cwd=project.root, capture_output=True, check=False)  # noqa: S603, S607
     except (OSError, ValueError) as error:
-        raise MixtureError(f"{name[:80]}: no such file, and git cannot be asked: {error}") from None
+        raise MixtureError(f"no such file, and git cannot be run: {error}", file=name[:80]) from None
     if shown.returncode:
         reason = shown.stderr.decode(errors="replace").strip().splitlines()
         raise MixtureError(
-            f"{name}: neither a mixture file nor a git revision ({reason[-1] if reason else 'git failed'})"
+            f"neither a mixture file nor a git revision ({reason[-1] if reason else 'git failed'})", file=name
         )
     return Named(parse_mixture(parse_yaml(shown.stdout, where), where), f"{revision}:{path}", revision, project)

@@ -27,17 +27,18 @@ def scan_entries(
     tokenizer = params.load_tokenizer()
     budget = bytes_to_keep(params.sample_tokens(tokenizer.vocabulary))
     if root is not None and len(names) != 1:
-        raise ConfigError(f"--root {root}: name the one domain whose shards lie there")
+        raise ConfigError("name the domain whose shards are there", key=f"--root {root}")
     entries = {name: params.entry(name, tokenizer) for name in names or params.entries}
     if not names:
         entries = {name: entry for name, entry in entries.items() if is_corpus(entry.folder)}
         if not entries:
-            raise ConfigError(f"no domain's folder holds a {MANIFEST}; name a domain and its --root")
+            raise ConfigError(f"no domain has a {MANIFEST}", way_out="name a domain and its --root")
     for name, entry in entries.items():
         if root is None and not is_corpus(entry.folder):
             raise ConfigError(
-                f"{entry.folder}: holds no {MANIFEST}; dvc repro reads its shards itself, or name where they lie with "
-                f"olmix scan {name} --root"
+                f"has no {MANIFEST}; shards in the project are read by `dvc repro`",
+                file=entry.folder,
+                way_out=f"for shards elsewhere, run `olmix scan {name} --root URL`",
             )
 
     def scan_one(entry: DomainSource, readers: Readers, report: Report) -> CorpusScan:
@@ -89,7 +90,7 @@ def scan_text(scans: Mapping[str, CorpusScan]) -> str:
     counts = [(kind, sum(len(getattr(scan, kind)) for scan in scans.values())) for kind in what]
     differs = ", ".join(f"{count:,} {what}" for what, count in counts if count) or "none changed"
     folders = [str(scan.folder) for scan in scans.values() if scan.new or scan.changed or scan.gone]
-    todo = f"; commit {', '.join(folders)} (dvc add, or git), then dvc repro" if folders else ""
+    todo = f"; commit {', '.join(folders)} (with `dvc add` or git), then run `dvc repro`" if folders else ""
     return f"{text}\n\n{shards:,} shards, {read:,} read now: {differs}{todo}"
 
 
@@ -100,7 +101,7 @@ def warnings(scans: Mapping[str, CorpusScan]) -> list[str]:
         if scan.gone:
             are = "shard is" if len(scan.gone) == 1 else "shards are"
             lines.append(
-                f"{name}: {len(scan.gone):,} {are} gone ({scan.gone[0]}), and {scan.lost:,} documents; if a disk is "
-                f"only away, bring it back, and {scan.folder} with git or dvc checkout"
+                f"{name}: {len(scan.gone):,} {are} gone ({scan.gone[0]}), with {scan.lost:,} documents; if a disk is "
+                f"only not mounted, mount it, and restore {scan.folder} with git or `dvc checkout`"
             )
     return lines

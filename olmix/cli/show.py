@@ -65,7 +65,7 @@ def _unmeasured_line(named: Named, validation: Mapping[str, Any] | None) -> str:
         return f"{named.place} contains no measurement."
     params = None if validation is None else load_params(named.project)
     if params is None or params.validation_seeds():
-        return "Not measured yet: run dvc repro."
+        return "Not measured yet: run `dvc repro`."
     if params.proxy.external:
         return "Not measured: proxies are trained elsewhere (proxy.external)."
     return "Not measured: validate.seeds is 0."
@@ -125,7 +125,7 @@ def _solver(certificate: Mapping[str, Any]) -> str:
     if "gap" in certificate:
         return f"duality gap {certificate['gap']:.1e}"
     if "searched" in certificate:
-        return f"searched for among {certificate['searched']:,} mixtures, no certificate"
+        return f"best of {certificate['searched']:,} mixtures searched, no certificate"
     return "carried over, not solved for"
 
 
@@ -139,8 +139,8 @@ def trust_lines(trust: Mapping[str, Any]) -> list[str]:
     gain, doubts = trust.get("gain"), trust.get("doubts")
     lines = [_predicted_gain_line(gain)] if gain else []
     lines += [
-        f"Law {trust['law']}{spread}; nearest run {trust['nearest_run']:.3f} away"
-        + (f"; resampling the runs moves it by {moved:.3f} (total variation)" if moved is not None else "")
+        f"Law {trust['law']}{spread}; nearest run at total variation {trust['nearest_run']:.3f}"
+        + (f"; resampling the runs moves it by {moved:.3f}" if moved is not None else "")
         + f"; leverage {trust['leverage']:.2f} (largest run: {trust['largest_leverage_of_a_run']:.2f})"
     ]
     if doubts is not None:

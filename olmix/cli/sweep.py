@@ -56,10 +56,12 @@ class Grid:
         if self.targets:
             return self.targets
         if target is None:
-            raise ConfigError("target tokens: missing; name --targets, or --target-tokens to sweep around it")
+            raise ConfigError(
+                "missing", key="target tokens", way_out="give --targets, or --target-tokens to sweep around"
+            )
         targets = tuple(max(1, round(factor * target)) for factor in AROUND)
         if targets[-1] >= LARGEST:
-            raise ConfigError(f"target tokens: {targets[-1]:,} is beyond 2^63; name --targets")
+            raise ConfigError(f"{targets[-1]:,} is beyond 2^63", key="target tokens", way_out="give --targets")
         return targets
 
 
@@ -76,9 +78,9 @@ def _target(text: str) -> int:
     try:
         tokens = parse_count(text)
     except ConfigError as error:
-        raise ConfigError(f"--targets: {error}") from None
+        raise error.at(key="--targets") from None
     if not 0 < tokens < LARGEST:
-        raise ConfigError(f"--targets: {text} must be a number of tokens from 1 to 2^63")
+        raise ConfigError(f"{text} must be a number of tokens from 1 to 2^63", key="--targets")
     return tokens
 
 
@@ -88,9 +90,11 @@ def _numbers(text: str, option: str, least: float) -> list[float]:
         try:
             number = float(item)
         except ValueError:
-            raise ConfigError(f"{option}: {item!r} is not a number; write numbers with commas between") from None
+            raise ConfigError(
+                f"{item!r} is not a number", key=option, way_out="write numbers separated by commas"
+            ) from None
         if not (math.isfinite(number) and number >= least):
-            raise ConfigError(f"{option}: {item} must be a finite number {'>= 0' if least == 0 else '> 0'}")
+            raise ConfigError(f"{item} must be a finite number {'>= 0' if least == 0 else '> 0'}", key=option)
         numbers.append(number)
     return numbers
 
@@ -101,7 +105,9 @@ def ready_tables(options: FitOptions, grid: Grid) -> Ready:
     targets = grid.around(options.target_tokens)
     inputs = read_inputs(options.model_copy(update={"target_tokens": None}))
     if inputs.wanted is None:
-        raise ConfigError("priors: missing; a sweep needs the tokens of the domains: --priors FILE")
+        raise ConfigError(
+            "missing; a sweep needs the tokens of the domains", key="priors", way_out="give them with --priors FILE"
+        )
     wanted = inputs.wanted
 
     def caps(target: int, repetition: float) -> Array:
@@ -143,10 +149,10 @@ def ready_project(project: Project, grid: Grid) -> Ready:
     """
     params = load_params(project)
     if not project.laws.exists():
-        raise PipelineError(f"{project.laws}: no laws here yet; run dvc repro, or name RATIOS and METRICS")
+        raise PipelineError("no laws yet", file=project.laws, way_out="run `dvc repro`, or give RATIOS and METRICS")
     plan = read_plan(project)
     if not plan.affected:
-        raise PipelineError(f"{project.plan}: nothing is recomputed, so no law is there to sweep with")
+        raise PipelineError("nothing is recomputed, so there is no law to sweep with", file=project.plan)
     weights, target = params.task_weights(), params.target_settings()
     laws = read_laws(project, weights, params.fit_settings())
     whole = np.ones(len(laws.coordinates))

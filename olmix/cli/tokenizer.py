@@ -30,16 +30,18 @@ def learn_tokenizer(project: Project, vocabulary: int, most: int, out: Path | No
     """
     if vocabulary < LEAST:
         raise ConfigError(
-            f"{vocabulary} tokens", key="--vocab", way_out=f"ask for {LEAST} or more: 256 bytes and an end"
+            f"{vocabulary} tokens are too few",
+            key="--vocab",
+            way_out=f"ask for {LEAST} or more: 256 bytes and the token that ends a document",
         )
     params = load_params(project)
     end = params.tokenizer.end_of_document
     if not isinstance(end, str):
         raise ConfigError(
-            "an id, and the tokeniser is yet to be learned",
+            "an id, but a tokeniser that is yet to be learned has none",
             file=project.params,
             key="tokenizer.end_of_document",
-            way_out="write the text of its token, such as <|endoftext|>",
+            way_out="write a token, such as <|endoftext|>",
         )
     entries = [params.entry(name, None) for name in params.entries]
     budget = bytes_to_keep(params.sample_tokens(vocabulary))
@@ -51,14 +53,14 @@ def learn_tokenizer(project: Project, vocabulary: int, most: int, out: Path | No
     with ProgressDisplay(f"read {len(entries)} folders", "shards", "bytes") as display:
         texts = read_concurrently(read_text, entries, None, display)
     if not any(texts):
-        raise ConfigError("no domain holds text", file=project.params, key="domains", way_out="declare one that does")
+        raise ConfigError("no domain has text", file=project.params, key="domains", way_out="declare one that does")
     path = out or params.tokenizer_path()
     content = train_tokenizer((text.decode() for each in texts for text in each), vocabulary, end)
     write_bytes(path, content.encode())
     size = sum(len(text) for each in texts for text in each)
     without = [domain.name for domain, each in zip(entries, texts, strict=True) if not each]
     read = f"{size:,} bytes of {len(entries) - len(without)} entries"
-    lines = [f"{path}: learned from {read}; `dvc repro` counts the tokens again"]
+    lines = [f"{path}: learned from {read}; the next `dvc repro` counts the tokens again"]
     if without:
-        lines.append(f"not read, for they hold token ids: {', '.join(without)}")
+        lines.append(f"not read, because they contain token ids: {', '.join(without)}")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ PIPELINE = frozenset({"dvc", "fsspec", "isal", "msgspec", "safetensors", "tokeni
 
 
 def run(
-    main: Callable[[], int | None], kept: str = "what was finished is in the journal, dvc repro goes on from there"
+    main: Callable[[], int | None], kept: str = "what was finished is in the journal; `dvc repro` continues from there"
 ) -> None:
     """Call `main` and exit: its own code, 1 after the line of an OlmixError or of a missing extra, 130 when
     interrupted.
@@ -33,7 +33,7 @@ def run(
         if package not in PIPELINE:
             raise
         print(
-            f"error: {package} is not installed; this needs the extra pipeline: pip install 'olmix[pipeline]'",
+            f"error: {package} is not installed; run `pip install 'olmix[pipeline]'`",
             file=sys.stderr,
         )
         code = ERROR

@@ -115,7 +115,7 @@ def run_with_progress(
         remember_speed(project.speeds, training, outcome, elapsed, runtime.place)
     names = {job.key: job.name for job in jobs}
     for key, reason in outcome.failed.items():
-        warn(f"{names[key]} was set aside: {reason}")
+        warn(f"{names[key]} failed and was left out: {reason}")
     return outcome
 
 
