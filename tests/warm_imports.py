@@ -4,5 +4,6 @@ import importlib
 
 from tests.warm import modules
 
-for name in modules("olmix.cli", "olmix.stages"):
+COMMANDS = modules("olmix.cli", "olmix.stages", "olmix.laws")
+for name in ("torch", "polars", "scipy.optimize", "dvc.cli.parser", "dvc.repo", "olmix.proxy.evaluation", *COMMANDS):
     importlib.import_module(name)
