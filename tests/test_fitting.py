@@ -267,14 +267,14 @@ def test_errors_say_what_is_missing():
     unknown = refused(12, FitSettings(law="log-lin"))
     assert "no law 'log-lin'" in unknown
     assert all(name in unknown for name in (AUTO, *law_kinds()))
-    assert "3 runs with distinct mixtures are too few for law log-linear: it needs 4 over 3" in refused(3, REFERENCE)
+    assert "3 runs with distinct mixtures are too few for law log-linear, which needs 4 for 3" in refused(3, REFERENCE)
     assert "2 runs" in refused(2, FitSettings(law="diminishing"))
     assert "2 runs with distinct mixtures are too few for law auto" in refused(2, FitSettings(law=AUTO))
     # A mixture that was run thrice is one.
     same = np.r_[0, 0, 0, 1, 2]
     with pytest.raises(SwarmError, match="3 runs with distinct mixtures"):
         fitted(x[same], y[same], REFERENCE)
-    with pytest.raises(SwarmError, match="run id a is there 2 times"):
+    with pytest.raises(SwarmError, match="run id a occurs 2 times"):
         fit_swarm(observe(x[:5], y[:5]), ["a", "a", "b", "c", "d"], EVEN, QUICK)
 
 
@@ -283,7 +283,7 @@ def test_runs_are_counted_over_all_swarms_and_sampled_domains():
     kinds = law_kinds()
     wide = np.hstack([x, np.zeros((12, 3))])
     few = observe(wide[:3], y[:3])
-    with pytest.raises(SwarmError, match="it needs 4 over 3 sampled domains"):
+    with pytest.raises(SwarmError, match="which needs 4 for 3 sampled domains"):
         require_runs(LOG_LINEAR, kinds, few)
     require_runs(LOG_LINEAR, kinds, few, [observe(wide[3:5], y[3:5])])
     masked = replace(few, weights=np.vstack([few.weights[:2], np.zeros((1, 2))]))
@@ -294,7 +294,7 @@ def test_runs_are_counted_over_all_swarms_and_sampled_domains():
 def test_an_older_mixture_that_was_run_many_times_is_one():
     x, y = swarm(12)
     often = observe(x[[2] * 9], y[[2] * 9])
-    with pytest.raises(SwarmError, match="3 runs with distinct mixtures are too few for law log-linear: it needs 4"):
+    with pytest.raises(SwarmError, match="3 runs with distinct mixtures are too few for law log-linear, which needs 4"):
         fitted(x[:2], y[:2], REFERENCE, older=[often])
 
 
@@ -323,7 +323,7 @@ def test_runs_are_counted_again_when_it_is_known_which_swarms_count(law, monkeyp
         older = [observe(x[6 + 3 * k : 9 + 3 * k], y[6 + 3 * k : 9 + 3 * k]) for k in range(len(weights))]
         return fitted(x[:new], y[:new], FitSettings(law=law, replicates=0), older=older)
 
-    few = f"{least - 1} runs with distinct mixtures are too few for law {law}: it needs {least} over 3"
+    few = f"{least - 1} runs with distinct mixtures are too few for law {law}, which needs {least} for 3"
     for weights in ((0.0,), (0.0, 0.0)):
         with pytest.raises(SwarmError, match=few):
             found(least - 1, *weights)
@@ -338,7 +338,7 @@ def test_runs_of_a_swarm_that_is_left_out_do_not_count():
     y = 0.5 + np.exp(x @ g.normal(0, 0.8, (5, 2)))
     scrambled = observe(x[5:], y[5:][g.permutation(40)])
     # Five runs over five domains, of which log-linear asks for six; the forty old ones say nothing.
-    with pytest.raises(SwarmError, match="5 runs with distinct mixtures are too few for law log-linear: it needs 6"):
+    with pytest.raises(SwarmError, match="5 runs with distinct mixtures are too few for law log-linear, which needs 6"):
         fitted(x[:5], y[:5], REFERENCE, older=[scrambled])
 
 

@@ -112,7 +112,7 @@ def test_a_project_is_not_laid_over_another(tmp_path: Path) -> None:
         ({"a/x.npy": "0", "b/y.txt": "two"}, "a: token ids; tasks can only be made from text; give a folder of text"),
         ({"a/x.jsonl": '{"n": 1}\n', "b/y.txt": ""}, "a/x.jsonl: the first document has no field with text"),
         ({"a/x.jsonl": "nonsense\n", "b/y.txt": ""}, "a/x.jsonl: not JSON: "),
-        ({"a/x.txt": "", "A/y.txt": ""}, "no domain can be named after this folder: the name is taken, or"),
+        ({"a/x.txt": "", "A/y.txt": ""}, "a: the name a is already taken; rename the folder"),
     ],
 )
 def test_what_is_no_corpus_is_said_before_anything_is_written(

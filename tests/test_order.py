@@ -110,5 +110,5 @@ def test_the_order_of_a_seed_is_pinned() -> None:
 
 def test_a_set_without_rows_cannot_be_read() -> None:
     assert read([("a", 0, 0), ("b", 1, 1)], 0) == [("b", 0)]
-    with pytest.raises(TrainingError, match="cannot read 3 sequences of 0"):
+    with pytest.raises(TrainingError, match="cannot read 3 sequences, it has 0"):
         plan_order([3], [0], ["a"], 0)

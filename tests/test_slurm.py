@@ -258,7 +258,7 @@ def test_without_sbatch_or_submitit_a_line_says_what_to_do(
         patch.delenv("SLURM_CONF")
         with pytest.raises(ConfigError, match=r"squeue of Slurm finds no cluster here \(.*\); set SLURM_CONF"):
             SlurmEngine(Journal(tmp_path), Setup(), SETTINGS).start([])
-    with pytest.raises(ConfigError, match="sbatch takes no folder with %"):
+    with pytest.raises(ConfigError, match="sbatch does not accept %"):
         SlurmEngine(Journal(tmp_path / "100%"), Setup(), SETTINGS)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match=r"runtime.yaml: engine: slurm needs sbatch, which is not on the PATH; run"):
