@@ -17,16 +17,16 @@ from tests.s3 import s3  # noqa: F401  # a fixture
 # Seconds that the tests of a module take together, roughly, where they are many: what takes long comes first, dealt to
 # the test processes, which take shares of a row of tests and steal what others have not begun.
 LONG = {
-    "test_pipeline": 300, "test_leaves": 260, "test_sharing": 220, "test_versions": 100, "test_slurm": 90,
-    "test_scan_command": 60, "test_keys": 60, "test_token_tasks": 50, "test_ray": 50, "test_external": 40,
-    "test_engine": 40, "test_accept": 40, "test_repetition": 30, "test_runtime": 30, "test_cost": 30, "test_cli": 20,
+    "test_pipeline": 280, "test_leaves": 250, "test_sharing": 250, "test_ray": 95, "test_run_cache": 95,
+    "test_keys": 90, "test_slurm": 90, "test_versions": 80, "test_engine": 70, "test_fit_command": 60,
+    "test_init": 50, "test_scan_command": 45, "test_accept": 35, "test_token_tasks": 30, "test_sweep_command": 25,
 }  # fmt: skip
 # Modules that `make quick` leaves out.
 SLOW = LONG.keys() | {
-    "test_arithmetic", "test_benchmarks_of_training", "test_check", "test_checkpoint", "test_evaluation",
-    "test_fit_command", "test_fit_options", "test_fitting", "test_install", "test_loss", "test_model",
-    "test_outputs", "test_prepare", "test_run_cache", "test_sample_corpus", "test_search", "test_show",
-    "test_sweep_command", "test_training", "test_trust",
+    "test_arithmetic", "test_benchmarks_of_training", "test_boosting", "test_check", "test_checkpoint", "test_cli",
+    "test_cost", "test_evaluation", "test_external", "test_fit_options", "test_fitting", "test_install", "test_loss",
+    "test_memory", "test_model", "test_outputs", "test_prepare", "test_project", "test_repetition", "test_runtime",
+    "test_sample_corpus", "test_search", "test_show", "test_status", "test_training", "test_trust",
 }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.stem in SLOW:
             item.add_marker("slow")
     count = getattr(config, "workerinput", {"workercount": 1})["workercount"]
-    if any(item.path.stem in LONG for item in items):
+    if not config.option.markexpr and any(item.path.stem in LONG for item in items):
         warm.start()
     modules: dict[str, list[pytest.Item]] = {}
     for item in items:
