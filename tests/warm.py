@@ -13,7 +13,6 @@ import gc
 import importlib
 import multiprocessing
 import os
-import pkgutil
 import runpy
 import shlex
 import signal
@@ -153,11 +152,3 @@ def _fork_server(path: str, words: Sequence[str], descriptors: Iterable[int]) ->
     gc.freeze()
     _end(lambda: exec(words[-1], {}))
     raise AssertionError("unreachable")
-
-
-def modules(*packages: str) -> Iterable[str]:
-    """Names of all modules of some packages."""
-    for package in packages:
-        yield package
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
-            yield module.name

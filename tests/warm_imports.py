@@ -1,9 +1,10 @@
 """What commands import, imported: `tests.warm` forks from the process that did."""
 
 import importlib
+import pkgutil
 
-from tests.warm import modules
-
-COMMANDS = modules("olmix.cli", "olmix.stages", "olmix.laws")
-for name in ("torch", "polars", "scipy.optimize", "dvc.cli.parser", "dvc.repo", "olmix.proxy.evaluation", *COMMANDS):
+names = ["torch", "polars", "scipy.optimize", "dvc.cli.parser", "dvc.repo", "olmix.proxy.evaluation"]
+for package in ("olmix.cli", "olmix.stages", "olmix.laws"):
+    names += [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}.")]
+for name in names:
     importlib.import_module(name)
