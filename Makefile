@@ -11,7 +11,6 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 DATA := cpp docs doctest junk math py story tasks tokenizer
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: install demo test check quick lint types tests wheel docs docs-output bench clean
 

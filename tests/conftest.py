@@ -21,7 +21,7 @@ LONG = {
     "test_keys": 90, "test_slurm": 90, "test_versions": 80, "test_engine": 70, "test_fit_command": 60,
     "test_init": 50, "test_scan_command": 45, "test_accept": 35, "test_token_tasks": 30, "test_sweep_command": 25,
 }  # fmt: skip
-# Modules that `make quick` leaves out.
+# Modules that `make quick` leaves out; it also leaves out each test of a project that must be built first.
 SLOW = LONG.keys() | {
     "test_arithmetic", "test_benchmarks_of_training", "test_boosting", "test_check", "test_checkpoint", "test_cli",
     "test_cost", "test_evaluation", "test_external", "test_fit_options", "test_fitting", "test_install", "test_loss",
@@ -30,10 +30,15 @@ SLOW = LONG.keys() | {
 }  # fmt: skip
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import the slow modules where none of their tests will run: that alone takes ten seconds."""
+    return True if config.option.markexpr == "not slow" and collection_path.stem in SLOW else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the slow tests, and give every test process a share of about the same time, its long tests first."""
     for item in items:
-        if item.path.stem in SLOW:
+        if item.path.stem in SLOW or "built_once" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
     count = getattr(config, "workerinput", {"workercount": 1})["workercount"]
     if not config.option.markexpr and any(item.path.stem in LONG for item in items):

@@ -231,6 +231,7 @@ accepted.yaml
 """
 
 
+@pytest.mark.slow
 def test_blocks_are_written_anew_in_the_order_of_the_page(tmp_path: Path) -> None:
     told = [difference(block, now) for block, now in outputs(MARKED, "page.md", Session(tmp_path / "a"))]
     assert told[0] == told[2] == ""
@@ -258,6 +259,7 @@ def test_a_marker_that_is_none_is_an_error(marker: str, message: str) -> None:
         list(blocks(f"# A page\n{marker}\n", "page.md"))
 
 
+@pytest.mark.slow
 def test_a_command_out_of_sight_that_fails_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"page\.md:1: false: ended with 1"):
         list(outputs("<!-- run: new: false -->\n", "page.md", Session(tmp_path)))

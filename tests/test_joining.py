@@ -188,6 +188,7 @@ def test_an_offset_leaves_bpb_positive():
 
 
 @needs_swarms
+@pytest.mark.slow
 def test_runs_on_fewer_domains_help_a_new_swarm_on_more(monkeypatch):
     monkeypatch.setattr(joining_module, "REPEATS", 1)
     public = load("regmix-1m")

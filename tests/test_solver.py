@@ -324,6 +324,7 @@ def proposal_distance(seed: int = 0, runs: int = 64, kl: float = 0.05, reference
 
 
 @needs_swarms
+@pytest.mark.slow
 def test_reproduces_the_published_proposal_and_no_control_does():
     distance = proposal_distance()
     assert distance <= 0.10
@@ -346,6 +347,7 @@ def test_ten_thousand_domains_are_solved_in_bounded_memory() -> None:
     assert peak < 100e6, "a matrix of domains by domains alone would be 800 MB"
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_of_ten_thousand_domains_are_refused_before_they_are_fitted() -> None:
     g = generator("large", 1)
     mixtures = g.dirichlet(np.full(10_000, 0.01), size=1000)
