@@ -47,6 +47,11 @@ class Project:
         return self.root / "mixtures" / "accepted.yaml"
 
     @property
+    def sketches(self) -> Path:
+        """What the accepted weights were measured on, in sketches that drift is counted from."""
+        return self.root / "mixtures" / "sketches.jsonl"
+
+    @property
     def proposed(self) -> Path:
         """The mixture that the pipeline proposes."""
         return self.root / "mixtures" / "proposed.yaml"

@@ -46,6 +46,7 @@ PROJECT, TABLES, TARGET = "in a project", "under `olmix fit`", "with a target"
 ACCEPTED, MEASURED = "in `accepted.yaml`", "in `accepted.yaml`, if it was measured"
 STARTED, FITTED = "in `accepted.yaml`, if there was one", "in a project, when something was fitted"
 CHOSEN, PROPOSED = "with the law `auto`", "under `olmix fit` with `--priors`"
+DRIFTED = "where a domain drifted"
 OLDER, CURVE = "with `--also`", "with `--curve`"
 
 MIXTURE = File(
@@ -60,6 +61,10 @@ MIXTURE = File(
         Field("domains.<domain>.repetition", "How often the target run reads the domain.", TARGET),
         Field("domains.<domain>.capped", "Whether the repetition limit binds."),
         Field("domains.<domain>.digest", "Digest of the domain's documents; of its name and tokens under `olmix fit`."),
+        Field(
+            "domains.<domain>.measured_on",
+            "Digest of the documents that the weight was measured on; another one where the domain drifted since.",
+        ),
         Field(
             "predicted.<mixture>.bpb",
             "What the law predicts for the proposal, for what its gain is over (natural, carried, reference), and for "
@@ -106,6 +111,13 @@ MIXTURE = File(
         Field("target.repetition", "k, the repetition limit.", TARGET),
         Field("plan.affected", "Domains that were recomputed.", PROJECT),
         Field("plan.unchanged", "Domains that kept their proportions.", PROJECT),
+        Field(
+            "plan.drifted.<domain>.changed",
+            "Domains that kept their proportions though they changed: the share of their text that is another than "
+            "when the weight was measured.",
+            DRIFTED,
+        ),
+        Field("plan.drifted.<domain>.error", "Its standard error.", DRIFTED),
         Field("measured.bpb", "Mean BPB that was measured.", MEASURED),
         Field("measured.standard_error", "Its standard error over seeds.", f"{MEASURED} with two seeds or more"),
         Field("measured.gain_over_<mixture>", "How much better it was measured than that mixture.", MEASURED),
@@ -113,10 +125,14 @@ MIXTURE = File(
         Field("measured.seeds", "Seeds that were measured.", MEASURED),
         Field("reuse.mode", "`reuse.mode` that the proposal was planned with.", ACCEPTED),
         Field("reuse.recompute", "`reuse.recompute` likewise.", ACCEPTED),
+        Field("reuse.tolerance", "`reuse.tolerance` likewise.", ACCEPTED),
+        Field("reuse.drift_by", "`reuse.drift_by` likewise.", ACCEPTED),
+        Field("reuse.keep.<domain>", "`reuse.keep` likewise.", ACCEPTED),
         Field("base.tokenizer", "The tokeniser of the mixture that it was planned from.", ACCEPTED),
         Field("base.domains.<domain>.weight", "That mixture's weights.", STARTED),
         Field("base.domains.<domain>.tokens", "Its tokens.", STARTED),
         Field("base.domains.<domain>.digest", "Its digests.", STARTED),
+        Field("base.domains.<domain>.measured_on", "The digests that its weights were measured on.", STARTED),
     ),
 )
 PLAN = File(
@@ -131,14 +147,22 @@ PLAN = File(
         Field("base.domains.<domain>.weight", "Weights of the mixture that the plan starts from; empty at first."),
         Field("base.domains.<domain>.tokens", "Its tokens."),
         Field("base.domains.<domain>.digest", "Its digests."),
+        Field("base.domains.<domain>.measured_on", "The digests that its weights were measured on."),
         Field("base.tokenizer", "Its tokeniser."),
-        Field("changes[].kind", "add, remove, revise, rename, partition or merge."),
+        Field("changes[].kind", "add, remove, revise, drift, rename, partition or merge."),
         Field("changes[].domains", "The domains concerned; of a removal those that are gone."),
         Field("changes[].from", "The domains that they came from."),
         Field("affected", "Domains that are recomputed."),
         Field("virtual.members.<domain>", "Frozen proportions within the virtual domain; null when it is empty."),
         Field("carried.<domain>", "The base on today's domains: what you would train on if you did nothing."),
         Field("duplicates", "Groups of domains that hold the same documents."),
+        Field("drifts.<domain>.new", "Share of the domain's text that it did not have when its weight was measured."),
+        Field("drifts.<domain>.new_error", "Its standard error; 0 where every document was compared."),
+        Field("drifts.<domain>.gone", "Share of the text of then that it has no more."),
+        Field("drifts.<domain>.gone_error", "Its standard error."),
+        Field("drifts.<domain>.shift", "Root mean square of the relative change of n-gram frequencies."),
+        Field("drifts.<domain>.shift_error", "Its standard error; null, as the shift, where little text was compared."),
+        Field("drifts.<domain>.same_sample", "Whether proxies read the very same tokens."),
     ),
 )
 VALIDATION = File(

@@ -113,13 +113,14 @@ class Project:
     def create(cls, root: Path) -> Project:
         """The repository's own dvc.yaml and stages around a small corpus and a small proxy."""
         root.mkdir(parents=True)
-        for name in ("dvc.yaml", "runtime.yaml", ".dvcignore"):
+        for name in ("dvc.yaml", "runtime.yaml", ".dvcignore", ".gitattributes"):
             shutil.copy(REPOSITORY / name, root / name)
         for name in ("stages", "tokenizers"):
             shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         (root / ".gitignore").write_text("/build/\n/.olmix/\n")
         project = cls(root)
         project.write("mixtures/accepted.yaml", "domains: {}\n")
+        project.write("mixtures/sketches.jsonl", "")
         project.write("external/README.md", (REPOSITORY / "external/README.md").read_text())
         content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
         content["domains"] = {name: {"path": f"data/{name}"} for name in DOMAINS}
@@ -132,6 +133,7 @@ class Project:
             "size": {"layers": 1, "heads": 2, "width": 32, "hidden": 48}, "sequence_length": 32,
             "tokens": 8_192, "batch_size": 16, "learning_rate": 0.02,
         }  # fmt: skip
+        content["reuse"]["tolerance"] = 0
         content["fit"]["replicates"] = 8
         content["validate"]["seeds"] = 2
         project.params = content

@@ -30,6 +30,7 @@ from scripts.words import names_on, unsaid
 from tests.project import REPOSITORY, Project
 from tests.swarm_tables import Swarm
 from tests.test_mixture_file import DATASET, EMPTY, laws
+from tests.test_plan import drifted_plan
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -75,7 +76,10 @@ def test_the_fields_of_files_are_those_that_are_written(accepted_template: Proje
     limited = propose(plan, laws(plan, [[0.0, 0.0, -9.0]]), {"t0": 1}, Target(1000, 1.7), 0.01)
     write_mixture(tmp_path / "limited.yaml", limited, "")
     mixture = read_mixture(root / "mixtures/accepted.yaml")
-    write_mixture(tmp_path / "next.yaml", replace(mixture, base=mixture.mixture), "")
+    kept = Reuse(keep=(("web", "0123abcd"),))
+    write_mixture(tmp_path / "next.yaml", replace(mixture, base=mixture.mixture, reuse=kept), "")
+    drifted = propose(drifted_plan(), None, {"t0": 1}, Target(500, 4), 0.01)
+    write_mixture(tmp_path / "drifted.yaml", drifted, "")
     found = {
         MIXTURE: {
             "a project's proposal": read_yaml(root / "mixtures/proposed.yaml"),
@@ -83,6 +87,7 @@ def test_the_fields_of_files_are_those_that_are_written(accepted_template: Proje
             "an accepted mixture that had one before": read_yaml(tmp_path / "next.yaml"),
             "a proposal at its limits": read_yaml(tmp_path / "limited.yaml"),
             "a mixture that was searched for": searched,
+            "a proposal of a plan with a drifted domain": read_yaml(tmp_path / "drifted.yaml"),
             "a mixture of olmix fit": read_yaml(tmp_path / "fit/mixture.yaml"),
         },
         PLAN: {"a first plan": read_json(root / "build/plan.json"), "a plan": read_json(GOLDEN / "plan.json")},
@@ -198,9 +203,9 @@ def test_the_output_on_a_page_is_in_words_of_olmix(page: str) -> None:
 
 MARKED = """# A page
 
-<!-- output: new: ls mixtures -->
+<!-- output: new: ls -I "*.jsonl" mixtures -->
 ```
-$ ls mixtures
+$ ls -I "*.jsonl" mixtures
 accepted.yaml
 ```
 
@@ -210,7 +215,7 @@ Then
 ```
 rm mixtures/accepted.yaml
 ```
-<!-- output: new: ls mixtures -->
+<!-- output: new: ls -I "*.jsonl" mixtures -->
 ```
 accepted.yaml
 ```
@@ -236,7 +241,7 @@ def test_blocks_are_written_anew_in_the_order_of_the_page(tmp_path: Path) -> Non
     told = [difference(block, now) for block, now in outputs(MARKED, "page.md", Session(tmp_path / "a"))]
     assert told[0] == told[2] == ""
     assert told[1].splitlines() == [
-        "page.md:15: `ls mixtures` prints otherwise now; make docs-output writes the block anew",
+        'page.md:15: `ls -I "*.jsonl" mixtures` prints otherwise now; make docs-output writes the block anew',
         "  page.md:17: - accepted.yaml",
         "  + mine.yaml",
     ]

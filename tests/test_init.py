@@ -155,6 +155,8 @@ def test_an_upgrade_replaces_what_olmix_wrote_and_says_what_was_edited(
     project.write("params.yaml", "domains: {}\n")
     for name, content in files.items():
         project.write(name, content.decode())
+    said = project.olmix("init", "--upgrade").out
+    assert said == "written: .gitattributes, mixtures/sketches.jsonl\n"  # which every stage plan reads
     assert project.olmix("init", "--upgrade").out == "up to date: nothing to write\n"
     known = orjson.loads((TEMPLATE / "known.json").read_bytes())
     assert all(file_digest(content) in known[name] for name, content in files.items()), "run make docs"

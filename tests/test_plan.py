@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from olmix.artifacts.plan_file import plan_from_json, plan_to_json
 from olmix.cli.plan_view import PlanView
 from olmix.core.dataset import Dataset, Domain
-from olmix.core.digest import total
+from olmix.core.digest import document_digest, total
 from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import EMPTY, Accepted, Plan, Reuse, make_plan, swarm_size
 from olmix.core.seeds import named_key
+from olmix.core.sketch import sketch
 from olmix.errors import ConfigError, MixtureError
 from olmix.files import canonical_json
 from tests.public_swarms import swarms_folder
@@ -162,9 +163,19 @@ def test_same_content_under_two_names_is_named() -> None:
     assert make_plan(Dataset(domains, "tok"), BASE, Reuse()).duplicates == (("copy", "web"),)
 
 
+def drifted_plan(**added: int) -> Plan:
+    """A domain was revised, one drifted, and some were added."""
+    new = dataset(web=400, code=220, math=101, **added)
+    drifted = Domain(named_key("v3"), 101)
+    domains = {**new.domains, "code": Domain(named_key("v2"), 220), "math": drifted}
+    texts = [b"document %d: " % k + b"%d " % k * 20 for k in range(101)]
+    known = {OLD.domains["math"].digest: texts[:100], drifted.digest: texts}
+    sketches = {digest: sketch(sorted(t, key=document_digest), False, 10, True, 9999) for digest, t in known.items()}
+    return make_plan(Dataset(domains, "tok"), BASE, Reuse(tolerance=0.02), sketches)
+
+
 def test_plan_file_is_golden_and_reads_back() -> None:
-    new = dataset(web=400, code=220, news=50)
-    plan = make_plan(Dataset({**new.domains, "code": Domain(named_key("v2"), 220)}, "tok"), BASE, Reuse())
+    plan = drifted_plan(news=50)
     text = canonical_json(plan_to_json(plan))
     assert text == (GOLDEN / "plan.json").read_bytes()
     assert plan_from_json(json.loads(text), "plan.json") == plan

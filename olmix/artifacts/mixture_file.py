@@ -6,7 +6,7 @@ They are read by people as git diffs: one line a domain, sorted, six decimals, n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,17 @@ def _reuse(content: Any, where: str) -> Reuse | None:
         return None
     if not isinstance(content, dict) or content.get("mode") not in ("full", "none"):
         raise MixtureError("write the mode (full or none) and the domains to recompute", file=where, key="reuse")
-    recompute = content.get("recompute") or []
+    recompute, keep = content.get("recompute") or [], content.get("keep") or {}
+    tolerance, drift_by = content.get("tolerance", 0.0), content.get("drift_by", "documents")
     if not isinstance(recompute, list) or any(not isinstance(name, str) for name in recompute):
         raise MixtureError(f"{recompute!r} is not a list of domains", file=where, key="reuse.recompute")
-    return Reuse(content["mode"], tuple(recompute))
+    if not _is_number(tolerance):
+        raise MixtureError(f"{tolerance!r} is not a number", file=where, key="reuse.tolerance")
+    if drift_by not in ("documents", "distribution"):
+        raise MixtureError(f"{drift_by!r} is neither documents nor distribution", file=where, key="reuse.drift_by")
+    if not isinstance(keep, dict) or any(not isinstance(part, str) for row in keep.items() for part in row):
+        raise MixtureError(f"{keep!r} does not map domains to digests", file=where, key="reuse.keep")
+    return Reuse(content["mode"], tuple(recompute), tolerance, drift_by, tuple(sorted(keep.items())))
 
 
 def read_mixture(path: Path) -> MixtureFile:
@@ -107,7 +114,13 @@ def _mixture(content: Mapping[str, Any], where: str, section: str = "") -> Mixtu
             raise MixtureError(f"weight {weight!r} is not a number", file=where, key=key)
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens <= 0:
             raise MixtureError(f"tokens {tokens!r} is not a positive whole number", file=where, key=key)
-        shares[name] = Share(float(weight), tokens, from_hex(row["digest"], where, key))
+        origin = row.get("measured_on")
+        shares[name] = Share(
+            float(weight),
+            tokens,
+            from_hex(row["digest"], where, key),
+            None if origin is None else from_hex(origin, where, f"{key}.measured_on"),
+        )
     try:
         return Mixture(shares, content.get("tokenizer"))
     except MixtureError as error:
@@ -126,7 +139,10 @@ def render_mixture(file: MixtureFile, heading: str) -> str:
     parts.append("domains:\n" + _lines(file.mixture, file.uses))
     parts += [_section({key: value}) for key, value in file.sections.items()]
     if file.reuse is not None:
-        parts.append(_section({"reuse": {"mode": file.reuse.mode, "recompute": list(file.reuse.recompute)}}))
+        reuse = file.reuse
+        parts.append(
+            _section({"reuse": {**asdict(reuse), "recompute": list(reuse.recompute), "keep": dict(reuse.keep)}})
+        )
     if file.base.domains:
         tokenizer = f"  tokenizer: '{file.base.tokenizer}'\n" if file.base.tokenizer else ""
         lines = "".join(f"  {line}\n" for line in _lines(file.base, {}).splitlines())
@@ -154,7 +170,7 @@ def _lines(mixture: Mixture, uses: Mapping[str, Use]) -> str:
         extra += "" if use.capped is None else f"capped: {str(use.capped).lower()}, "
         lines.append(
             f"  {keys[name]}: {{weight: {share.weight:.{DECIMALS}f}, tokens: {share.tokens}, "
-            f"{extra}digest: '{to_hex(share.digest)}'}}\n"
+            f"{extra}digest: '{to_hex(share.digest)}', measured_on: '{to_hex(share.origin)}'}}\n"
         )
     return "".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from olmix.core.changes import Change
@@ -9,6 +10,7 @@ from olmix.core.dataset import Dataset, Domain
 from olmix.core.digest import from_hex, to_hex
 from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import Plan
+from olmix.core.sketch import Drift
 from olmix.core.virtual import CollapsedSpace
 from olmix.errors import MixtureError
 from olmix.files import read_json
@@ -43,7 +45,7 @@ def dataset_from_json(content: Any, where: str, tokenizer: str | None = None) ->
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain values."""
     base = {
-        name: {"weight": s.weight, "tokens": s.tokens, "digest": to_hex(s.digest)}
+        name: {"weight": s.weight, "tokens": s.tokens, "digest": to_hex(s.digest), "measured_on": to_hex(s.origin)}
         for name, s in plan.base.domains.items()
     }
     return {
@@ -55,6 +57,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "virtual": {"members": dict(plan.space.members)} if plan.space.members else None,
         "carried": dict(plan.carried),
         "duplicates": [list(names) for names in plan.duplicates],
+        "drifts": {name: asdict(drift) for name, drift in sorted(plan.drifts.items())},
     }
 
 
@@ -62,7 +65,7 @@ def plan_from_json(content: Any, where: str) -> Plan:
     """The plan that `plan_to_json` wrote; errors name `where`."""
     dataset = dataset_from_json(content["domains"], where, content["dataset"]["tokenizer"])
     base = {
-        name: Share(row["weight"], row["tokens"], from_hex(row["digest"], name))
+        name: Share(row["weight"], row["tokens"], from_hex(row["digest"], name), from_hex(row["measured_on"], name))
         for name, row in content["base"]["domains"].items()
     }
     members = content["virtual"]["members"] if content["virtual"] else {}
@@ -73,6 +76,7 @@ def plan_from_json(content: Any, where: str) -> Plan:
         space=CollapsedSpace(members, tuple(content["affected"])),
         carried=content["carried"],
         duplicates=tuple(tuple(names) for names in content["duplicates"]),
+        drifts={name: Drift(**drift) for name, drift in content["drifts"].items()},
     )
 
 

@@ -23,8 +23,12 @@ def mixture_file(
     caps: Mapping[str, float],
     target: Target | None,
     sections: Mapping[str, Any],
+    measured_on: Mapping[str, int] | None = None,
 ) -> MixtureFile:
-    """The file of a rounded mixture of `dataset` under `caps` by name, with what is to stand below it."""
+    """The file of a rounded mixture of `dataset` under `caps` by name, with what is to stand below it.
+
+    `measured_on` is the digest that each domain's weight was measured on; without it, that of `dataset`.
+    """
     domains = dataset.domains
     # Rounding may leave the last digit of a capped weight under its cap.
     capped = at_cap(np.array(list(mixture.values())), np.array([caps[name] for name in mixture]), slack=10.0**-DECIMALS)
@@ -35,7 +39,11 @@ def mixture_file(
         )
         for (name, weight), full in zip(mixture.items(), capped.tolist(), strict=True)
     }
-    shares = {name: Share(weight, domains[name].tokens, domains[name].digest) for name, weight in mixture.items()}
+    origins = measured_on or {}
+    shares = {
+        name: Share(weight, domains[name].tokens, domains[name].digest, origins.get(name))
+        for name, weight in mixture.items()
+    }
     return MixtureFile(
         mixture=Mixture(shares, dataset.tokenizer),
         uses=uses,

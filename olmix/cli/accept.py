@@ -15,6 +15,8 @@ from olmix.config.params import Params, load_params
 from olmix.core.contenders import LABELS, PROPOSAL, contenders
 from olmix.core.mixture import kl_divergence
 from olmix.core.quantise import quantise_within
+from olmix.data.manifest import read_manifests
+from olmix.data.sketches import read_sketches, sketches_of, write_sketches
 from olmix.errors import PipelineError
 from olmix.files import read_json
 from olmix.project import Project
@@ -37,7 +39,9 @@ def accept(project: Project, name: str, anyway: bool) -> str:
         raise PipelineError(pipeline.advice)
     chosen = proposed if name == PROPOSAL else _baseline(name, proposed, params)
     validation = read_json(project.validation) if project.validation.exists() else {}
-    measured = _measured(name, validation)
+    plan = read_plan(project)
+    only_drift = name == PROPOSAL and plan.only_drift  # the weights are those of the accepted mixture
+    measured = accepted.sections.get("measured") if only_drift else _measured(name, validation)
     holds = (accepted.dataset, accepted.mixture, accepted.reuse, accepted.sections.get("measured"))
     # Accepting makes `plan` stale, which changes nothing.
     if holds == (chosen.dataset, chosen.mixture, reuse, measured) and set(pipeline.stages) <= {"plan"}:
@@ -45,10 +49,14 @@ def accept(project: Project, name: str, anyway: bool) -> str:
     if pipeline.stages:
         changed = ", ".join(pipeline.stages)
         raise PipelineError(f"the pipeline is not up to date ({changed} changed)", way_out="run `dvc repro` first")
-    if not anyway:
+    if not anyway and not only_drift:
         _require_best(name, validation)
     sections = {**chosen.sections, **({"measured": measured} if measured else {})}
-    accepted = replace(chosen, base=read_plan(project).base, reuse=reuse, sections=sections)
+    accepted = replace(chosen, base=plan.base, reuse=reuse, sections=sections)
+    # First the sketches: with them alone, the accepted mixture is what it was.
+    known = read_sketches(project.sketches) | sketches_of(read_manifests(project.manifests), project.manifests)
+    shares = [*accepted.mixture.domains.values(), *accepted.base.domains.values()]
+    write_sketches(project.sketches, known, [share.origin for share in shares])
     write_mixture(project.accepted, accepted, HEADING)
     return f"{project.accepted} now contains {LABELS[name]}; commit it. The next `dvc repro` re-runs only plan."
 
@@ -66,7 +74,7 @@ def _baseline(name: str, proposed: MixtureFile, params: Params) -> MixtureFile:
         "certificate": {"kl_to_natural": round(kl_divergence(weights, plan.dataset.natural), 6)},
         **{section: proposed.sections[section] for section in ("target", "plan")},
     }
-    return mixture_file(plan.dataset, weights, caps, target, sections)
+    return mixture_file(plan.dataset, weights, caps, target, sections, plan.measured_on)
 
 
 def _require_best(name: str, validation: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from olmix.artifacts.mixture_file import MixtureFile, Use
-from olmix.cli.show import measured_lines
+from olmix.cli.show import drift_note, drifted_in, measured_lines
 from olmix.core.mixture import total_variation
 from olmix.terminal.table import bar, decimals, table
 
@@ -15,7 +15,7 @@ SEEN = 5e-5
 
 
 def diff_json(a: MixtureFile, b: MixtureFile, validation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Per domain weights, change and repetition; total variation; predicted BPB of both, and whether they
+    """Per domain weights, change, repetition and drift; total variation; predicted BPB of both, and whether they
     compare: only by the same law and objective; what was measured.
 
     A domain that was renamed is told by its digest and stands under its new name, with the old one as `renamed_from`.
@@ -33,6 +33,7 @@ def diff_json(a: MixtureFile, b: MixtureFile, validation: Mapping[str, Any] | No
                 "renamed_from": old_names.get(name),
                 "repetition_before": a.uses.get(old_names.get(name, name), Use()).repetition,
                 "repetition_after": b.uses.get(name, Use()).repetition,
+                "drifted": drifted_in(b).get(name),
             }
             for name in sorted({*before, *after})
         },
@@ -59,7 +60,7 @@ def diff_text(a: MixtureFile, b: MixtureFile, names: tuple[str, str], validation
                 _number(row["after"], ".4f"),
                 decimals(row["change"], "+.4f"),
                 _number(row["repetition_after"], ".2f"),
-                direction + (bar(abs(row["change"]), scale) if seen else ""),
+                direction + (bar(abs(row["change"]), scale) if seen else "") + drift_note(row["drifted"]),
             ]
         )
     lines = [

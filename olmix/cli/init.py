@@ -29,6 +29,8 @@ from olmix.terminal.table import table
 TEMPLATE = Path(__file__).parent.parent / "template"
 STAGES = Path(__file__).parent.parent / "stages"
 IGNORED = ("/build/", "/.olmix/", "/fit/", "/sweep/", "/.venv/", "__pycache__/")
+# Merging two branches keeps the lines of both, and a review shows none of them.
+ATTRIBUTES = ("/mixtures/sketches.jsonl merge=union -diff",)
 ACCEPTED = "# Nothing is accepted yet: every domain is new. `olmix accept` writes this file.\ndomains: {}\n"
 # Characters of a held-out document that a task asks for: few windows of a small proxy.
 ASKED = 400
@@ -60,8 +62,9 @@ def init(project: Project, sources: Sequence[Path], report: Report) -> str:
         write_bytes(project.root / path, content)
     write_bytes(project.runtime, (TEMPLATE / "runtime.yaml").read_bytes())
     write_bytes(project.accepted, ACCEPTED.encode())
+    _lay_sketches(project)
     write_bytes(project.root / "external" / "README.md", (TEMPLATE / "external.md").read_bytes())
-    _add_ignored(project.root / ".gitignore")
+    _add_lines(project.root / ".gitignore", IGNORED)
     report("git and dvc")
     _version(project, tracked)
     return text
@@ -233,9 +236,23 @@ def _lay_sample(project: Project, report: Report) -> tuple[str, list[str]]:
     return text, [f"data/{name}" for name in FOLDERS]
 
 
-def _add_ignored(path: Path) -> None:
+def _add_lines(path: Path, wanted: Sequence[str]) -> bool:
+    """Add the lines that a file lacks; whether there were any."""
     lines = path.read_text().splitlines() if path.exists() else []
-    path.write_text("\n".join([*lines, *(line for line in IGNORED if line not in lines)]) + "\n")
+    missing = [line for line in wanted if line not in lines]
+    if missing:
+        write_bytes(path, ("\n".join([*lines, *missing]) + "\n").encode())
+    return bool(missing)
+
+
+def _lay_sketches(project: Project) -> list[str]:
+    """An empty file of sketches, and how git treats it, where they are missing; what was written, by path."""
+    attributes = project.root / ".gitattributes"
+    laid = [attributes.name] if _add_lines(attributes, ATTRIBUTES) else []
+    if not project.sketches.exists():
+        write_bytes(project.sketches, b"")
+        laid.append(project.sketches.relative_to(project.root).as_posix())
+    return laid
 
 
 def _version(project: Project, tracked: Sequence[str]) -> None:
@@ -273,7 +290,7 @@ class Upgrade:
 
     def to_text(self) -> str:
         """The differences, and a closing line."""
-        parts = [*self.written.values(), *self.edited.values()]
+        parts = [difference for difference in (*self.written.values(), *self.edited.values()) if difference]
         lines = [f"written: {', '.join(self.written)}"] if self.written else []
         if self.edited:
             lines.append(
@@ -293,7 +310,7 @@ def upgrade(project: Project, force: bool) -> Upgrade:
             "no such file", file=project.params, way_out="change to a project, or create one with `olmix init DIR`"
         )
     known: dict[str, list[str]] = orjson.loads((TEMPLATE / "known.json").read_bytes())
-    written, edited = {}, {}
+    written, edited = dict.fromkeys(_lay_sketches(project), ""), {}
     for name, content in managed_files().items():
         path = project.root / name
         before = path.read_bytes() if path.exists() else None

@@ -100,24 +100,35 @@ def tokenizer(project: Project, /, vocab: int, most: str, out: Path | None) -> i
     "--recompute",
     multiple=True,
     metavar="DOMAIN",
-    help="With --dataset: recompute this domain although it is unchanged.",
+    help="Recompute this domain although it is unchanged.",
 )
+@click.option("--keep", multiple=True, metavar="DOMAIN", help="Keep this domain's weight whatever changed of it.")
 @click.option("--no-reuse", is_flag=True, help="With --dataset: recompute every domain.")
 @click.option("--target-tokens", metavar="N", help="With --dataset: tokens of the target run, such as 1T.")
 @click.option("--repetition", type=float, help="With --dataset: the repetition limit.")
 @click.pass_obj
 def plan(
-    project: Project, /, as_json: bool, exit_code: bool, dataset: Path | None, accepted: Path | None, **options: Any
+    project: Project,
+    /,
+    as_json: bool,
+    exit_code: bool,
+    dataset: Path | None,
+    accepted: Path | None,
+    recompute: tuple[str, ...],
+    keep: tuple[str, ...],
+    **options: Any,
 ) -> int:
     """Show what `dvc repro` would do now: what changed, which domains are affected, and how many proxies it takes."""
     from olmix.cli import plan as planning
 
     if dataset is not None:
-        view = planning.from_files(project, dataset, accepted, **options)
+        if keep:
+            raise click.UsageError("--keep needs a project's data; leave --dataset out")
+        view = planning.from_files(project, dataset, accepted, recompute=recompute, **options)
     else:
         if any(options.values()):
             raise click.UsageError("these options need --dataset; in a project, params.yaml decides")
-        view = planning.from_project(project, accepted)
+        view = planning.from_project(project, accepted, keep, recompute)
     _print(view.to_json() if as_json else view.to_text())
     return SOMETHING_TO_DO if exit_code and view.something_to_do else OK
 

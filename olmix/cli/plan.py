@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from olmix.artifacts.mixture_file import read_mixture
@@ -13,6 +14,8 @@ from olmix.config.keys import stale
 from olmix.config.params import Params, load_params
 from olmix.config.runtime import load_runtime
 from olmix.core.contenders import validation_size
+from olmix.core.dataset import Dataset
+from olmix.core.digest import to_hex
 from olmix.core.limits import domain_caps
 from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
 from olmix.errors import ConfigError, OlmixError
@@ -21,20 +24,27 @@ from olmix.project import Project
 
 # What params.yaml decides in a project; without one, a plan from files takes the recipe's.
 RUNS_PER_DOMAIN, REPETITION = 3, 4.0
+# Digits of a digest that `reuse.keep` is written with.
+KEEP_DIGITS = 12
 
 
-def from_project(project: Project, accepted: Path | None) -> PlanView:
-    """The plan of a project, as its data is now."""
+def from_project(
+    project: Project, accepted: Path | None, keep: tuple[str, ...] = (), recompute: tuple[str, ...] = ()
+) -> PlanView:
+    """The plan of a project, as its data is now; with `keep` and `recompute`, as if params.yaml named those domains."""
     from olmix.cli.cost import cost_of, runs_already_trained
     from olmix.cli.current import current_manifests
     from olmix.config.preflight import preflight
     from olmix.data.manifest import dataset_of
+    from olmix.data.sketches import read_sketches, sketches_of
 
     params = load_params(project)
     manifests, samples = current_manifests(params)
     dataset = dataset_of(manifests)
     start = read_mixture(accepted or project.accepted).accepted
-    reuse, plan = params.reuse_settings(), params.plan(dataset, start)
+    reuse = _overruled(params.reuse_settings(), dataset, keep, recompute)
+    sketches = read_sketches(project.sketches) | sketches_of(manifests, project.manifests)
+    plan = params.plan(dataset, start, sketches, reuse)
     preflight(params, plan)
     pipeline = stale(params)
     cost = None
@@ -55,13 +65,34 @@ def from_project(project: Project, accepted: Path | None) -> PlanView:
         validation_runs=validation_size(plan, params.validation_seeds()),
         stale=pipeline.stages,
         unseen=pipeline.unseen,
-        advice=pipeline.advice,
+        advice="\n".join(filter(None, [pipeline.advice, _to_write(reuse, project) if keep or recompute else ""])),
         accepted=start.stands_for(dataset, reuse),
         same_plan=project.plan.exists() and read_plan(project) == plan,
         external=params.proxy.external,
         cost=cost,
         token_errors={name: m["tokens_error"] for name, m in manifests.items() if "tokens_error" in m},
     )
+
+
+def _overruled(reuse: Reuse, dataset: Dataset, keep: tuple[str, ...], recompute: tuple[str, ...]) -> Reuse:
+    """The settings with what the command line keeps and recomputes; raises ConfigError for an unknown domain."""
+    for option, names in (("--keep", keep), ("--recompute", recompute)):
+        unknown = sorted(set(names) - set(dataset.names))
+        if unknown:
+            message = f"no domain {', '.join(unknown)}"
+            raise ConfigError(message, key=option, way_out=f"the domains are {', '.join(dataset.names)}")
+    kept = {name: to_hex(dataset.domains[name].digest)[:KEEP_DIGITS] for name in keep}
+    return replace(
+        reuse,
+        recompute=tuple(sorted({*reuse.recompute, *recompute} - set(keep))),
+        keep=tuple(sorted({**dict(reuse.keep), **kept}.items())),
+    )
+
+
+def _to_write(reuse: Reuse, project: Project) -> str:
+    keep = ", ".join(f"{name}: '{digits}'" for name, digits in reuse.keep)
+    lines = f"keep: {{{keep}}}, recompute: [{', '.join(reuse.recompute)}]"
+    return f"To build this plan, write `{lines}` below reuse in {project.params}"
 
 
 def from_files(

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmix.artifacts.plan_file import change_to_json
-from olmix.core.changes import ADD, MERGE, PARTITION, REMOVE, RENAME, REVISE, Change
+from olmix.core.changes import ADD, DRIFT, MERGE, PARTITION, REMOVE, RENAME, REVISE, Change
 from olmix.core.plan import Plan
+from olmix.core.sketch import Drift
 
 if TYPE_CHECKING:
     from olmix.cli.cost import Cost
 
-_SIGNS = {ADD: "+", REMOVE: "-", REVISE: "~", RENAME: "=", PARTITION: "±", MERGE: "±"}
+_SIGNS = {ADD: "+", REMOVE: "-", REVISE: "~", DRIFT: "≈", RENAME: "=", PARTITION: "±", MERGE: "±"}
 _VERBS = {
     ADD: "added",
     REMOVE: "removed",
     REVISE: "revised",
+    DRIFT: "drifted",
     RENAME: "renamed",
     PARTITION: "partitioned",
     MERGE: "merged",
@@ -82,7 +84,11 @@ class PlanView:
             }
         return {
             "dataset": plan.dataset.digest,
-            "changes": [] if self.accepted else [change_to_json(change) for change in plan.changes],
+            "changes": [] if self.accepted else [self._change(change) for change in plan.changes],
+            "drifted": [
+                {"domain": name, "changed": drift.changed, "error": drift.error, "kept": name in plan.drifted}
+                for name, drift in sorted(plan.drifts.items())
+            ],
             "affected": [] if self.settled else list(plan.affected),
             "virtual": virtual,
             "dimensions": 0 if self.settled else plan.dimensions,
@@ -97,6 +103,10 @@ class PlanView:
             "unseen": list(self.unseen),
             "something_to_do": self.something_to_do,
         }
+
+    def _change(self, change: Change) -> dict[str, Any]:
+        drift = self.plan.drifts.get(change.domains[0]) if change.kind in (REVISE, DRIFT) else None
+        return change_to_json(change) | ({"changed": drift.changed, **asdict(drift)} if drift else {})
 
     def _share_before(self) -> float:
         """The members' share of the base mixture together."""
@@ -123,6 +133,8 @@ class PlanView:
         renamed = {name for change in plan.changes if change.kind == RENAME for name in change.domains}
         touched = {name for change in plan.changes for name in change.domains}
         unchanged = [name for name in plan.dataset.names if name not in touched]
+        # By small steps, of which the last one is accepted or nothing.
+        lines += [f"    {name}: {_drift_text(plan.drifts[name])}" for name in sorted(plan.drifts.keys() - touched)]
         if unchanged:
             lines.append(f"  = {len(unchanged)} unchanged: {', '.join(unchanged)}")
         freed = sorted((set(plan.affected) & set(unchanged)) | (set(plan.affected) & renamed))
@@ -152,7 +164,9 @@ class PlanView:
             tokens = f"{before:,} tokens"
         else:
             tokens = ("" if change.kind == ADD else f"{before:,} -> ") + self._tokens(change.domains)
-        return f"  {_SIGNS[change.kind]} {_subject(change):<{width}}  {_VERBS[change.kind]}, {tokens}"
+        line = f"  {_SIGNS[change.kind]} {_subject(change):<{width}}  {_VERBS[change.kind]}, {tokens}"
+        drift = self.plan.drifts.get(change.domains[0]) if change.kind in (REVISE, DRIFT) else None
+        return f"{line}\n    {_drift_text(drift)}" if drift else line
 
     def _tokens(self, names: Sequence[str]) -> str:
         """The tokens that domains hold together, and their standard error if any are estimated."""
@@ -222,6 +236,20 @@ class PlanView:
         runs = f"{count} {what}" + (f" ({'; '.join(parts)})" if parts else "") + saved
         stale = f"; to run: {', '.join(self.stale)} and what follows" if self.stale else ""
         return f"Summary: {changes}; {runs}{stale}"
+
+
+def _drift_text(drift: Drift) -> str:
+    """What changed of a domain since its weight was measured."""
+    parts = [
+        f"{share:.1%} ± {error:.1%} of its text is {what}" if share or error else f"none is {what}"
+        for share, error, what in ((drift.new, drift.new_error, "new"), (drift.gone, drift.gone_error, "gone"))
+    ]
+    if drift.shift is not None and drift.shift_error is not None:
+        alike = "alike" if drift.shift < 2 * drift.shift_error else "differently"
+        parts.append(f"distributed {alike} (n-grams moved {drift.shift:.1%} ± {drift.shift_error:.1%})")
+    if drift.same_sample:
+        parts.append("proxies read the same tokens")
+    return "; ".join(parts)
 
 
 def _subject(change: Change) -> str:

@@ -17,6 +17,19 @@ from olmix.terminal.table import bar, decimals, table
 SAME = 1e-5
 
 
+def drifted_in(file: MixtureFile) -> Mapping[str, Any]:
+    """By domain what changed of those that kept their weight all the same: its share and error, or nothing known."""
+    drifted = (file.sections.get("plan") or {}).get("drifted")
+    return drifted if isinstance(drifted, dict) else {}
+
+
+def drift_note(drift: Mapping[str, Any] | None) -> str:
+    """What is said of a domain in a table; nothing of one that did not drift."""
+    if drift is None:
+        return ""
+    return f" drifted {drift['changed']:.1%}" if drift else " drifted"
+
+
 def measured_lines(file: MixtureFile, validation: Mapping[str, Any] | None) -> list[str]:
     """What was measured of a mixture, one line a baseline: by `validation`, else as its file records it; or nothing."""
     if validation:
@@ -63,6 +76,8 @@ def _unmeasured_line(named: Named, validation: Mapping[str, Any] | None) -> str:
     """Why nothing was measured of a mixture."""
     if not named.is_proposal:
         return f"{named.place} contains no measurement."
+    if drifted_in(named.file) and not named.file.sections["plan"].get("affected"):
+        return "Not measured: domains only drifted, so the weights are those of the accepted mixture."
     params = None if validation is None else load_params(named.project)
     if params is None or params.validation_seeds():
         return "Not measured yet: run `dvc repro`."
@@ -91,7 +106,7 @@ def mixture_text(
             f"{file.mixture.domains[name].tokens / held:.4f}",
             f"{file.mixture.domains[name].tokens:,}",
             _repetition(file.uses[name]),
-            f"{bar(weight, scale):<20} {descriptions.get(name, '')}",
+            f"{bar(weight, scale):<20} {descriptions.get(name, '')}{drift_note(drifted_in(file).get(name))}".rstrip(),
         ]
         for name, weight in weights.items()
     ]

@@ -26,9 +26,9 @@ AGAIN = f"run `dvc repro -f {STAGE}`, then `dvc repro`"
 # Raise a stage's version when it writes something else for the same inputs. When a proxy or its evaluation computes
 # something else, raise RECIPE_VERSION: runs and evaluations that exist are found by it, and by no stage's version.
 VERSIONS = {
-    "prepare": 1,
-    "partition": 1,
-    "plan": 1,
+    "prepare": 2,
+    "partition": 2,
+    "plan": 2,
     "swarm": 1,
     "collapse": 1,
     "train": 1,

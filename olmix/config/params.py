@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -19,6 +19,7 @@ from olmix.core.dataset import Dataset
 from olmix.core.limits import Target, domain_caps
 from olmix.core.plan import Accepted, Plan, Reuse, make_plan
 from olmix.core.repetition import Scale
+from olmix.core.sketch import Sketch
 from olmix.core.swarm import Sampling, Swarm, make_swarm
 from olmix.data.reading import Reading
 from olmix.data.sample import ESTIMATED_FROM
@@ -184,6 +185,15 @@ class ReuseConfig(Section):
     """`full` keeps the accepted proportions of unchanged domains; `none` recomputes every domain."""
     recompute: list[Name] = Field(default_factory=list)
     """Unchanged domains to recompute anyway (partial reuse)."""
+    tolerance: Annotated[Finite, Field(ge=0, lt=1)] = 0.02
+    """A domain that changed by at most this since its weight was measured keeps its weight; 0 recomputes on any
+    change."""
+    drift_by: Literal["documents", "distribution"] = "documents"
+    """What `tolerance` bounds: `documents`, the share of the domain's text that is new, or that is gone; or
+    `distribution`, the shift of its n-gram frequencies, to which documents dropped at random do not count."""
+    keep: dict[Name, Annotated[str, Field(pattern="^[0-9a-f]{8,32}$")]] = Field(default_factory=dict)
+    """Domains that keep their weight whatever changed, each with the first digits of its digest, so that the next
+    change counts again. `olmix plan --keep` prints the line to write."""
 
 
 class SwarmConfig(Section):
@@ -401,11 +411,13 @@ class Params(Section):
             error.file, error.key = self.project.params, key
             raise
 
-    def plan(self, dataset: Dataset, accepted: Accepted) -> Plan:
-        """The plan from what is accepted, under `reuse`; raises as `make_plan` does."""
-        reuse = self.reuse_settings()
+    def plan(
+        self, dataset: Dataset, accepted: Accepted, sketches: Mapping[int, Sketch], reuse: Reuse | None = None
+    ) -> Plan:
+        """The plan from what is accepted, under `reuse` or else the settings here; raises as `make_plan` does."""
+        reuse = reuse or self.reuse_settings()
         with self.named_in_errors():
-            return make_plan(dataset, accepted.base_for(dataset, reuse), reuse)
+            return make_plan(dataset, accepted.base_for(dataset, reuse), accepted.reuse_for(dataset, reuse), sketches)
 
     def swarm_of(self, plan: Plan) -> Swarm:
         """The swarm of a plan, under `swarm`; raises as `sample_swarm` does."""
@@ -502,7 +514,9 @@ class Params(Section):
 
     def reuse_settings(self) -> Reuse:
         """The reuse settings of the plan."""
-        return Reuse(self.reuse.mode, tuple(self.reuse.recompute))
+        reuse = self.reuse
+        keep = tuple(sorted(reuse.keep.items()))
+        return Reuse(reuse.mode, tuple(reuse.recompute), reuse.tolerance, reuse.drift_by, keep)
 
     def sampling(self) -> Sampling:
         """The sampling settings of the swarm."""

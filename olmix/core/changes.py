@@ -5,6 +5,7 @@
     partition   new domains whose digests sum to that of one that is gone (or changed)
     merge       a new domain whose digest is the sum of several that are gone (or changed)
     revise      same name, other digest, and nothing of the above
+    drift       the same, but so little of it changed that a plan keeps its weight
     add, remove what is left
 
 A digest is a sum of 128-bit hashes, so a subset that sums to a target by chance has probability 2^(n-128) for n
@@ -28,7 +29,8 @@ from olmix.core.digest import MODULUS, total
 SEARCH_LIMIT = 36
 _PREFIX = re.compile(r"[^a-zA-Z0-9]")
 
-ADD, REMOVE, REVISE, RENAME, PARTITION, MERGE = "add", "remove", "revise", "rename", "partition", "merge"
+ADD, REMOVE, REVISE, DRIFT, RENAME = "add", "remove", "revise", "drift", "rename"
+PARTITION, MERGE = "partition", "merge"
 
 
 @dataclass(frozen=True)

@@ -51,5 +51,5 @@ def contenders(
 
 
 def validation_size(plan: Plan, seeds: int) -> int:
-    """Runs of a validation, apart from the swarm's."""
-    return seeds * (3 + bool(plan.carried))
+    """Runs of a validation, apart from the swarm's; none where all weights stand as they were measured."""
+    return 0 if plan.only_drift else seeds * (3 + bool(plan.carried))

@@ -14,11 +14,22 @@ FILE_SUM_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Share:
-    """One domain of a mixture: its weight, and the content it was decided for."""
+    """One domain of a mixture: its weight, and the content that the mixture is for; `measured_on` is the content that
+    the weight was measured on, where the domain has drifted since, as `origin` has it."""
 
     weight: float
     tokens: int
     digest: int
+    measured_on: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.measured_on == self.digest:
+            object.__setattr__(self, "measured_on", None)
+
+    @property
+    def origin(self) -> int:
+        """The digest of the content that the weight was measured on."""
+        return self.digest if self.measured_on is None else self.measured_on
 
 
 @dataclass(frozen=True)

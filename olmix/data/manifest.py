@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.digest import from_hex, to_hex
+from olmix.core.sketch import Sketch, sketch
 from olmix.data.content import Content
 from olmix.data.documents import Documents, TooFewDocumentsError, read_documents
 from olmix.data.parallel import Readers
 from olmix.data.sample import ESTIMATED_FROM, Sample, bytes_to_keep, write_sample
 from olmix.data.shards import Allowed
+from olmix.data.sketches import sketch_to_json
 from olmix.data.source import DomainSource
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import DataError, MixtureError
@@ -55,7 +58,9 @@ def prepare(
                     file=domain.folder,
                     way_out=f"run `olmix scan {domain.name}`",
                 )
-            prepared[name] = manifest_of(domain, content, sample, tokenizer)
+            total = content.tokens if documents.are_tokens else content.bytes
+            drawn = sketch(documents.of(topic), documents.are_tokens, total, complete, bytes_to_keep(0))
+            prepared[name] = manifest_of(domain, content, sample, drawn, tokenizer)
         return prepared
 
     prepared = read_documents(domain, write_samples, bytes_to_keep(limit), allowed, readers, report, memories)
@@ -67,7 +72,9 @@ def prepare(
     return prepared
 
 
-def manifest_of(domain: DomainSource, content: Content, sample: Sample, tokenizer: Tokenizer) -> dict[str, Any]:
+def manifest_of(
+    domain: DomainSource, content: Content, sample: Sample, drawn: Sketch, tokenizer: Tokenizer
+) -> dict[str, Any]:
     """The manifest: everything that later stages know of a domain. It names no path, so a moved domain is the same."""
     tokens, counted = _tokens_of(domain, content, sample)
     size, measured, ratio = content.bytes, "exact", sample.ratio
@@ -99,6 +106,7 @@ def manifest_of(domain: DomainSource, content: Content, sample: Sample, tokenize
             "bytes": sample.bytes,
             "tokens": sample.tokens,
         },
+        "sketch": sketch_to_json(replace(drawn, sample=sample.identity)),
     }
 
 
@@ -125,6 +133,7 @@ def manifest_is_current(
     sample = manifest["sample"]
     return (
         manifest["digest"] == to_hex(content.digest)
+        and "sketch" in manifest  # or an older olmix wrote it
         and manifest["tokenizer"]["digest"] == tokenizer.digest
         and manifest["source"] == domain.source
         and (manifest["tokens_are"] == "declared") == (domain.declared_tokens is not None)

@@ -19,6 +19,7 @@ from olmix.core.limits import Target, cap_proportionally, domain_caps, require_f
 from olmix.core.mixture import kl_divergence
 from olmix.core.plan import Plan
 from olmix.core.quantise import quantise_within
+from olmix.core.sketch import Drift
 from olmix.errors import MixtureError
 from olmix.fit.trust import Problem, Trust, examine
 from olmix.laws.base import LawKind
@@ -67,7 +68,7 @@ def propose(plan: Plan, laws: Laws | None, task_weights: Mapping[str, float], ta
         "target": {"tokens": target.tokens, "repetition": target.repetition},
         "plan": _plan_section(plan),
     }
-    return mixture_file(plan.dataset, mixture, caps, target, sections)
+    return mixture_file(plan.dataset, mixture, caps, target, sections, plan.measured_on)
 
 
 def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFile:
@@ -87,7 +88,7 @@ def _carried(plan: Plan, caps: Mapping[str, float], target: Target) -> MixtureFi
         "target": {"tokens": target.tokens, "repetition": target.repetition},
         "plan": _plan_section(plan),
     }
-    return mixture_file(plan.dataset, mixture, caps, target, sections)
+    return mixture_file(plan.dataset, mixture, caps, target, sections, plan.measured_on)
 
 
 def problem_of(plan: Plan, laws: Laws, task_weights: Mapping[str, float], caps: Array, kl: float) -> Problem:
@@ -123,5 +124,12 @@ def _prices(plan: Plan, caps: Mapping[str, float], trust: Trust) -> dict[str, An
     return {"cap_prices": dict(sorted(prices.items()))} if prices else {}
 
 
+def _drift(drift: Drift | None) -> dict[str, Any]:
+    """What changed of a domain that keeps its weight; nothing where no sketch tells."""
+    return {"changed": round(drift.changed, 4), "error": round(drift.error, 4)} if drift else {}
+
+
 def _plan_section(plan: Plan) -> dict[str, Any]:
-    return {"affected": list(plan.affected), "unchanged": sorted(plan.space.members)}
+    drifted = {name: _drift(plan.drifts.get(name)) for name in plan.drifted}
+    unchanged = sorted(plan.space.members.keys() - drifted.keys())
+    return {"affected": list(plan.affected), "unchanged": unchanged, **({"drifted": drifted} if drifted else {})}

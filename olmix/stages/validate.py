@@ -15,7 +15,7 @@ from olmix.artifacts.proxies import weights_of
 from olmix.artifacts.validation import EVALUATED, gain_of, keep_runs, standard_error, write_validation
 from olmix.config.keys import params_for
 from olmix.config.runtime import load_runtime
-from olmix.core.contenders import PROPOSAL, contenders
+from olmix.core.contenders import PROPOSAL, contenders, validation_size
 from olmix.data.tokensets import TokenSet
 from olmix.pipeline import NO_REMOTE, RunCache
 from olmix.project import Project
@@ -32,11 +32,12 @@ def validate(project: Project) -> None:
     params, journal = params_for(project, "validate"), Journal(project.state)
     shared = RunCache(project.root, warn, quiet=[NO_REMOTE])  # train has warned already
     keep, seeds = params.proxy.keep_weights, params.validation_seeds()
-    if not seeds:  # also where proxies are trained elsewhere
+    plan = read_plan(project)
+    if not validation_size(plan, seeds):  # also where proxies are trained elsewhere
         keep_runs(project, [], journal, keep)
         write_validation(project, {})
         return
-    plan, tokenizer, paths = read_plan(project), params.load_tokenizer(), params.task_paths()
+    tokenizer, paths = params.load_tokenizer(), params.task_paths()
     runtime = load_runtime(project)
     recipe = params.recipe(tokenizer.vocabulary)
     sets = token_sets(project, plan, recipe.sequence_length, params.scale(recipe))
