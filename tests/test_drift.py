@@ -290,7 +290,7 @@ def test_a_drifted_domain_trains_nothing_until_steps_add_up(accepted: Project) -
     exchange(accepted, "web", 3)
     told = accepted.olmix("plan")
     assert "≈ web  drifted" in told.out
-    assert "2.4% ± 0.0% of its text is new; 2.5% ± 0.0% of its text is gone; distributed alike" in told.out
+    assert "2.4% ± 0.0% of its text is new, 2.5% ± 0.0% is gone; distributed as before" in told.out
     said = accepted.plan()
     assert said["runs"] == said["validation_runs"] == 0
     assert said["changes"][0]["kind"] == "drift"

@@ -28,11 +28,12 @@ COARSE = 5
 
 
 def token_sets(
-    project: Project, plan: Plan, sequence_length: int, scale: Scale | None, names: Collection[str] | None = None
+    project: Project, plan: Plan, sequence_length: int, scale: Scale | None, planned: Collection[str] = ()
 ) -> dict[str, TokenSet]:
-    """What runs draw from, by domain: the samples of `build/tokens/`, all or those of `names`, cut for simulated
-    repetition by `scale`."""
-    sets = open_token_sets(project.tokens, sequence_length, names)
+    """What runs draw from, by domain, cut for simulated repetition by `scale`: the samples of `build/tokens/`, but of
+    the domains `planned` those that `olmix plan` made."""
+    sets = open_token_sets(project.tokens, sequence_length, set(plan.dataset.names) - set(planned))
+    sets |= open_token_sets(project.planned / "tokens", sequence_length, planned)
     if scale is None:
         return sets
     rows = {name: scale.rows(plan.dataset.domains[name].tokens) for name in sets}

@@ -10,6 +10,7 @@ from olmix.artifacts.mixture_file import MixtureFile, read_mixture, write_mixtur
 from olmix.artifacts.plan_file import read_plan
 from olmix.artifacts.proposal import mixture_file
 from olmix.artifacts.validation import gain_of
+from olmix.cli.revisions import no_proposal
 from olmix.config.keys import stale
 from olmix.config.params import Params, load_params
 from olmix.core.contenders import LABELS, PROPOSAL, contenders
@@ -32,7 +33,7 @@ def accept(project: Project, name: str, anyway: bool) -> str:
     was not measured, or another one was measured better by more than the error.
     """
     if not project.proposed.exists():
-        raise PipelineError("no proposal yet", file=project.proposed, way_out="run `dvc repro` first")
+        raise no_proposal(project)
     params, proposed, accepted = load_params(project), read_mixture(project.proposed), read_mixture(project.accepted)
     reuse, pipeline = params.reuse_settings(), stale(params)
     if pipeline.advice:

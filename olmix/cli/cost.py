@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,7 @@ from olmix.config.runtime import Runtime
 from olmix.core.plan import Plan
 from olmix.core.virtual import VIRTUAL
 from olmix.data.manifest import sample_path
-from olmix.data.tokenizer import Tokens
-from olmix.data.tokensets import TokenSet, draw_rows, draw_virtual, identity_of, row_count
+from olmix.data.tokensets import TokenSet, draw_virtual, identity_of
 from olmix.pipeline import RunCache
 from olmix.project import Project
 from olmix.proxy.recipe import Recipe
@@ -90,26 +89,21 @@ def cost_of(project: Project, runtime: Runtime, recipe: Recipe, already_trained:
     return Cost(recipe.flops, speed, speed is not None, already_trained)
 
 
-def runs_already_trained(params: Params, plan: Plan, recipe: Recipe, samples: Mapping[str, Tokens]) -> int | None:
-    """How many runs of the plan's swarm the journal or the local run-cache holds.
+def runs_already_trained(params: Params, plan: Plan, recipe: Recipe, planned: Collection[str]) -> int | None:
+    """How many runs of the plan's swarm the journal or the local run-cache holds; None where a sample is missing, or
+    all are too large to read for a plan.
 
-    `samples` are the token samples of domains whose `build/tokens/` is not what it will be. None when a member of the
-    virtual domain is among them or a sample is missing.
+    `planned` are the domains whose `build/tokens/` is not what it will be, and of which `olmix plan` made a sample.
     """
     project, scale = params.project, params.scale(recipe)
     journal = Journal(project.state)
-    needed = [*plan.affected, *plan.space.members]
-    files = [sample_path(project.tokens, name) for name in needed if name not in samples]
-    if set(samples) & set(plan.space.members) or not all(path.exists() for path in files):
+    places = {name: project.planned / "tokens" if name in planned else project.tokens for name in plan.dataset.names}
+    files = [sample_path(place, name) for name, place in places.items()]
+    if not all(path.exists() for path in files):
         return None
     if sum(path.stat().st_size for path in files) > READ_AT_MOST:
         return None
-    sets = token_sets(project, plan, recipe.sequence_length, scale, [n for n in needed if n not in samples])
-    length = recipe.sequence_length
-    for name, tokens in samples.items():
-        rows = scale.rows(plan.dataset.domains[name].tokens) if scale else row_count(tokens, length)
-        part = draw_rows(tokens, identity_of(tokens), rows, length)
-        sets[name] = TokenSet(name, project.tokens / f"{name}.npy", identity_of(part), row_count(part, length))
+    sets = token_sets(project, plan, recipe.sequence_length, scale, planned)
     if plan.space.members:
         drawn = draw_virtual(plan.space.members, sets, recipe.sequence_length, recipe.sequences)
         sets[VIRTUAL] = TokenSet(VIRTUAL, project.tokens, identity_of(drawn), len(drawn), in_order=True)

@@ -95,9 +95,11 @@ def _named(sources: Sequence[Path]) -> dict[str, Path]:
     domains: dict[str, Path] = {}
     for source in sources:
         if not source.is_dir():
-            raise DataError("no such folder", file=source)
+            raise DataError("a file; give its folder" if source.exists() else "no such folder", file=source)
         below = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
         files = any(path.is_file() and not path.name.startswith((".", "_")) for path in source.iterdir())
+        if not below and not files:
+            raise DataError("an empty folder", file=source, way_out="give a folder of text")
         for folder in below if below and not files else [source]:
             name = _NOT_NAMES.sub("-", folder.resolve().name.lower()).strip("-_")[:64]
             if not name:
@@ -179,7 +181,7 @@ def _params_of(found: Mapping[str, Found], tokens: Mapping[str, int], gpus: int)
     }
     target = _rounded(sum(tokens.values()))
     blocks = {
-        "domains": "# One entry per domain: its folder, and how to read it (docs/data.md).\ndomains:\n"
+        "domains": "# One entry per domain: its folder, and how to read it (docs/data.md of olmix's repository).\ndomains:\n"
         + "".join(f"  {name}: {_flow(entry)}\n" for name, entry in domains.items()),
         "descriptions": "# Cosmetic: what people call the domains. Only tables show it.\ndescriptions: {}\n",
         "tokenizer": f"# Learned from the domains; `olmix tokenizer --vocab N` learns another.\ntokenizer:\n"

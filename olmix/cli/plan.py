@@ -39,7 +39,7 @@ def from_project(
     from olmix.data.sketches import read_sketches, sketches_of
 
     params = load_params(project)
-    manifests, samples = current_manifests(params)
+    manifests, planned = current_manifests(params)
     dataset = dataset_of(manifests)
     start = read_mixture(accepted or project.accepted).accepted
     reuse = _overruled(params.reuse_settings(), dataset, keep, recompute)
@@ -54,7 +54,7 @@ def from_project(
             project,
             load_runtime(project),
             recipe,
-            runs_already_trained(params, plan, recipe, samples) if plan.affected else 0,
+            runs_already_trained(params, plan, recipe, planned) if plan.affected else 0,
         )
     return PlanView(
         plan=plan,

@@ -146,7 +146,8 @@ class PlanView:
             lines.append(f"  recomputed though unchanged: {', '.join(freed)}")
         lines.append(self._virtual())
         lines.append(self._runs())
-        if self.cost is not None:
+        done = self.stale is not None and not self.stale
+        if self.cost is not None and self.runs + self.validation_runs and not done:
             lines += self.cost.to_text(self.runs, self.runs_without_reuse, self.validation_runs).splitlines()
         lines += ["", self._summary()]
         return "\n".join(lines)
@@ -206,6 +207,10 @@ class PlanView:
             f"{self.validation_runs} to validate the proposal" + (f"; {found}" if self.runs else "")
         )
 
+    def _to_run(self) -> str:
+        stages = self.stale or ()
+        return ", ".join(stages) + ("" if "validate" in stages else " and what follows")
+
     @property
     def _already_trained(self) -> int | None:
         return self.cost.already_trained if self.cost is not None else None
@@ -225,7 +230,7 @@ class PlanView:
         # Runs that are trained elsewhere are there when their metrics are: when evaluate has seen them.
         needs = {"swarm", "evaluate"} if self.external else {"swarm", "collapse", "train"}
         if self.stale and self.same_plan and not needs & set(self.stale):
-            return f"Summary: {changes}; no proxies for the swarm; to run: {', '.join(self.stale)} and what follows"
+            return f"Summary: {changes}; no proxies for the swarm; to run: {self._to_run()}"
         # A validation costs the same with reuse and without.
         count, without = self.runs + self.validation_runs, self.runs_without_reuse + self.validation_runs
         parts = [f"{self._already_trained} already trained"] if self._already_trained else []
@@ -234,19 +239,18 @@ class PlanView:
         what = "runs to train elsewhere" if self.external else "proxy runs"
         saved = f", {1 - count / without:.0%} fewer than without reuse" if count < without else ""
         runs = f"{count} {what}" + (f" ({'; '.join(parts)})" if parts else "") + saved
-        stale = f"; to run: {', '.join(self.stale)} and what follows" if self.stale else ""
+        stale = f"; to run: {self._to_run()}" if self.stale else ""
         return f"Summary: {changes}; {runs}{stale}"
 
 
 def _drift_text(drift: Drift) -> str:
     """What changed of a domain since its weight was measured."""
     parts = [
-        f"{share:.1%} ± {error:.1%} of its text is {what}" if share or error else f"none is {what}"
-        for share, error, what in ((drift.new, drift.new_error, "new"), (drift.gone, drift.gone_error, "gone"))
+        f"{drift.new:.1%} ± {drift.new_error:.1%} of its text is new, {drift.gone:.1%} ± {drift.gone_error:.1%} is gone"
     ]
     if drift.shift is not None and drift.shift_error is not None:
-        alike = "alike" if drift.shift < 2 * drift.shift_error else "differently"
-        parts.append(f"distributed {alike} (n-grams moved {drift.shift:.1%} ± {drift.shift_error:.1%})")
+        how = "as before" if drift.shift < 2 * drift.shift_error else "differently"
+        parts.append(f"distributed {how} (n-grams moved {drift.shift:.1%} ± {drift.shift_error:.1%})")
     if drift.same_sample:
         parts.append("proxies read the same tokens")
     return "; ".join(parts)

@@ -10,8 +10,8 @@ from typing import Any
 
 from olmix.artifacts.mixture_file import MixtureFile, parse_mixture, read_mixture
 from olmix.artifacts.validation import read_validation, validation_of
-from olmix.errors import MixtureError
-from olmix.files import parse_yaml
+from olmix.errors import MixtureError, PipelineError
+from olmix.files import parse_yaml, read_yaml
 from olmix.pipeline import output_at
 from olmix.project import Project
 
@@ -46,11 +46,20 @@ class Named:
         return validation_of(then, weights) if then else None
 
 
+def no_proposal(project: Project) -> PipelineError:
+    """Says that nothing is proposed yet; raises ConfigError where there is no project."""
+    read_yaml(project.params)
+    return PipelineError("no proposal yet", file=project.proposed, way_out="run `dvc repro` first")
+
+
 def mixture_at(project: Project, name: str) -> Named:
     """The mixture that `name` stands for: a file, `REVISION:FILE`, or a git revision (its proposed mixture).
 
-    Raises MixtureError when there is no such thing.
+    Raises PipelineError when it is the proposal of a project that has none yet, and MixtureError when there is no such
+    thing.
     """
+    if project.root / name == project.proposed and not project.proposed.exists():
+        raise no_proposal(project)
     with contextlib.suppress(OSError):  # a name too long for a file
         if (project.root / name).is_file():
             return Named(read_mixture(project.root / name), str(project.root / name), None, project)
