@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Hashable
@@ -137,24 +138,62 @@ class _UniqueKeyLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeL
         return mapping
 
 
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML file with the safe loader; raises ConfigError with file, line and reason."""
+# Plain scalars that YAML 1.1 (PyYAML) and YAML 1.2 (DVC) read differently, besides numbers that only 1.2 knows.
+_TWO_READINGS = re.compile(
+    r"(?i:yes|no|on|off)|[-+]?0[0-9_]+|[-+]?0o[0-7_]+|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
+)
+_NUMBER = re.compile(r"[-+]?(?:\.[0-9_]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?")
+_TEXT = "tag:yaml.org,2002:str"
+
+
+def _as_number(text: str) -> str:
+    """The number of YAML 1.2, as both read it."""
+    number = float(text.replace("_", ""))
+    short = f"{number:g}"
+    return f"{number:.6e}" if "e" in short else short  # with a dot and a signed exponent
+
+
+class _TwoReadingsError(yaml.MarkedYAMLError):
+    """A scalar that DVC and olmix would read differently."""
+
+
+class _OneReadingLoader(_UniqueKeyLoader):
+    """The same, which also refuses a scalar that DVC, which reads the file too, reads as something else."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        text = node.value
+        is_number = bool(_NUMBER.fullmatch(text))
+        if not node.style and (_TWO_READINGS.fullmatch(text) or (is_number and node.tag == _TEXT)):
+            number = f", or {_as_number(text)} if it is a number" if is_number else ""
+            switch = ", or true or false" if text.lower() in ("yes", "no", "on", "off") else ""
+            raise _TwoReadingsError(
+                None, None, f"YAML 1.1 and 1.2 read {text} differently; write '{text}'{number}{switch}", node.start_mark
+            )
+        return super().construct_scalar(node)
+
+
+def read_yaml(path: Path, *, dvc_reads_it: bool = False) -> Any:
+    """Parse a YAML file with the safe loader; raises ConfigError with file, line and reason.
+
+    With `dvc_reads_it`, a scalar that YAML 1.1 and 1.2 read differently is an error.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError("no such file", file=path, way_out="run olmix in the root of the project") from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
-    return parse_yaml(content, str(path))
+    return parse_yaml(content, str(path), _OneReadingLoader if dvc_reads_it else _UniqueKeyLoader)
 
 
-def parse_yaml(content: bytes, path: str) -> Any:
+def parse_yaml(content: bytes, path: str, loader: type[_UniqueKeyLoader] = _UniqueKeyLoader) -> Any:
     """Parse YAML that came from `path`; raises ConfigError as `read_yaml` does."""
     try:
-        return yaml.load(content, _UniqueKeyLoader)  # noqa: S506  # a subclass of the safe loader
+        return yaml.load(content, loader)  # noqa: S506  # a subclass of the safe loader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"not valid YAML here: {error.problem}", file=f"{path}:{line}") from None
+        reason = error.problem if isinstance(error, _TwoReadingsError) else f"not valid YAML here: {error.problem}"
+        raise ConfigError(f"{reason}", file=f"{path}:{line}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2026-13-45 is a ValueError
         reason = str(error).splitlines()[0]
         raise ConfigError(f"not valid YAML: {reason}", file=path) from None

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from olmix.config.fields import check, parse_count
 from olmix.config.params import Params, load_params
 from olmix.errors import ConfigError
-from olmix.files import inside, read_yaml
+from olmix.files import _OneReadingLoader, inside, parse_yaml, read_yaml
+from olmix.project import Project
 from tests.project import HERE
 
 REPOSITORY = Path(__file__).parent.parent
@@ -167,3 +171,44 @@ def test_defaults_are_spelt_out_in_the_sample() -> None:
     for section in ("swarm", "proxy", "fit", "solve", "validate", "target", "reuse"):
         model = check(HERE.params, written, Params).model_dump(by_alias=True)[section]
         assert set(written[section]) == set(model), section
+
+
+@given(
+    st.text("0123456789.eE+-:_xobnyf~", min_size=1, max_size=7) | st.sampled_from(["no", "On", "YES", "off", "true"])
+)
+@example("1:30")
+@example("1e-3")
+@example("-.5")
+@example("0o17")
+@example("08")
+def test_what_params_may_hold_dvc_reads_alike(text: str) -> None:
+    try:
+        read = parse_yaml(f"key: {text}\n".encode(), "params.yaml", _OneReadingLoader)
+    except ConfigError:
+        return
+    assert read == YAML(typ="safe").load(f"key: {text}\n")
+    assert [type(value) for value in read.values()] == [
+        type(value) for value in YAML(typ="safe").load(f"key: {text}\n").values()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("1e5: {path: data/a}", "1e5 differently; write '1e5', or 100000 if it is a number"),
+        ("no: {path: data/a}", "no differently; write 'no', or true or false"),
+        ("a: {path: 010}", "010 differently; write '010', or 10 if it is a number"),
+        ("a: {path: 1:30}", "1:30 differently; write '1:30'"),
+        ("a: {path: 1e20}", "1e20 differently; write '1e20', or 1.000000e+20 if it is a number"),
+    ],
+)
+def test_a_scalar_of_two_readings_is_refused_with_the_quotes_to_write(tmp_path: Path, line: str, advice: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"domains:\n  {line}\n")
+    with pytest.raises(ConfigError) as raised:
+        load_params(Project(tmp_path))
+    assert str(raised.value) == f"{path}:2: YAML 1.1 and 1.2 read {advice}"
+    text = advice.split("'")[1]
+    path.write_text(f"domains:\n  {line.replace(text, repr(text))}\n")
+    with pytest.raises(ConfigError, match=r"params.yaml: (?!.*YAML)"):  # other keys are missing
+        load_params(Project(tmp_path))

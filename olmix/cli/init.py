@@ -181,7 +181,7 @@ def _params_of(found: Mapping[str, Found], tokens: Mapping[str, int], gpus: int)
     }
     target = _rounded(sum(tokens.values()))
     blocks = {
-        "domains": "# One entry per domain: its folder, and how to read it (docs/data.md of olmix's repository).\ndomains:\n"
+        "domains": "# One entry per domain: its folder, and how to read it (docs/data.md of olmix).\ndomains:\n"
         + "".join(f"  {name}: {_flow(entry)}\n" for name, entry in domains.items()),
         "descriptions": "# Cosmetic: what people call the domains. Only tables show it.\ndescriptions: {}\n",
         "tokenizer": f"# Learned from the domains; `olmix tokenizer --vocab N` learns another.\ntokenizer:\n"

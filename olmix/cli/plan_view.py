@@ -128,19 +128,12 @@ class PlanView:
             )
             return f"No change since {self.start}\n\n{todo}"
         lines = [self._heading(), ""]
-        width = max((len(_subject(change)) for change in plan.changes), default=0)
-        lines += [self._line(change, width) for change in plan.changes]
+        if not self.accepted:
+            lines += self._change_lines()
         renamed = {name for change in plan.changes if change.kind == RENAME for name in change.domains}
         touched = {name for change in plan.changes for name in change.domains}
         unchanged = [name for name in plan.dataset.names if name not in touched]
-        # By small steps, of which the last one is accepted or nothing.
-        lines += [f"    {name}: {_drift_text(plan.drifts[name])}" for name in sorted(plan.drifts.keys() - touched)]
-        if unchanged:
-            lines.append(f"  = {len(unchanged)} unchanged: {', '.join(unchanged)}")
         freed = sorted((set(plan.affected) & set(unchanged)) | (set(plan.affected) & renamed))
-        for names in plan.duplicates:
-            lines.append(f"  ! the same documents under several names: {' = '.join(names)}")
-        lines.append("")
         lines.append(f"Affected: {', '.join(plan.affected) or 'none'}")
         if freed:
             lines.append(f"  recomputed though unchanged: {', '.join(freed)}")
@@ -152,9 +145,23 @@ class PlanView:
         lines += ["", self._summary()]
         return "\n".join(lines)
 
+    def _change_lines(self) -> list[str]:
+        """What became of each domain, and an empty line."""
+        plan = self.plan
+        width = max((len(_subject(change)) for change in plan.changes), default=0)
+        lines = [self._line(change, width) for change in plan.changes]
+        touched = {name for change in plan.changes for name in change.domains}
+        # By small steps, of which the last one is accepted or nothing.
+        lines += [f"    {name}: {_drift_text(plan.drifts[name])}" for name in sorted(plan.drifts.keys() - touched)]
+        unchanged = [name for name in plan.dataset.names if name not in touched]
+        if unchanged:
+            lines.append(f"  = {len(unchanged)} unchanged: {', '.join(unchanged)}")
+        lines += [f"  ! the same documents under several names: {' = '.join(names)}" for names in plan.duplicates]
+        return [*lines, ""]
+
     def _heading(self) -> str:
         if self.accepted:
-            return f"The data has not changed since {self.start} was proposed; this is the plan that it came from"
+            return f"No change of the data since {self.start}; its plan is built again"
         if not self.plan.base.domains:
             return "Plan for a first mixture" + (f" ({self.start} is empty)" if self.start else "")
         return f"Plan against {self.start}"
@@ -221,7 +228,7 @@ class PlanView:
             for kind, verb in _VERBS.items()
             if any(change.kind == kind for change in self.plan.changes)
         ]
-        changes = ", ".join(counts) or "no change"
+        changes = "no change of the data" if self.accepted else ", ".join(counts) or "no change"
         if self.stale is not None and not self.stale:
             return (
                 f"Summary: {changes}; nothing to run: the pipeline is up to date; run `olmix accept` to accept the "

@@ -526,6 +526,6 @@ class Params(Section):
 
 def load_params(project: Project) -> Params:
     """Read and check params.yaml of a project; raises ConfigError, one line."""
-    params = check(project.params, read_yaml(project.params), Params)
+    params = check(project.params, read_yaml(project.params, dvc_reads_it=True), Params)
     params._project = project
     return params
