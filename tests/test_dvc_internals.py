@@ -33,13 +33,14 @@ def imported(path: Path) -> set[str]:
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What listed names begin with: modules of DVC, an open project, its stages, the file system of a remote."""
     from dvc.fs import get_cloud_fs
+    from dvc.output import Output
     from dvc.repo import Repo
     from dvc.stage import Stage
 
     folder = tmp_path_factory.mktemp("project")
     repo = Repo.init(str(folder), no_scm=True)
     kind, settings, _ = get_cloud_fs(repo.config, url=str(folder))
-    return {"repo": repo, "stage": Stage, "remote": kind(**settings)}
+    return {"repo": repo, "stage": Stage, "out": Output, "remote": kind(**settings)}
 
 
 def test_one_module_imports_dvc() -> None:

@@ -375,7 +375,7 @@ def test_clocks_do_not_matter(tmp_path: Path, tokenizer: Tokenizer) -> None:
         ("s.jsonl", b'{"text": "\xff"}\n', r"s\.jsonl:1: not JSON"),
         ("s.jsonl", b"", r"s\.jsonl: empty shard"),
         ("s.txt", b"caf\xe9", r"s\.txt: not UTF-8 at byte 3"),
-        ("s.csv", b"a,b", r"s\.csv: domains\.a\.format: not a shard; declare one, or give the domain \.jsonl, "),
+        ("s.csv", b"a,b", r"s\.csv: domains\.a\.format: not a shard; give the domain \.jsonl, "),
         ("s.jsonl", b'{"text": ""}\n', r"1 documents without any text"),
     ],
 )

@@ -49,7 +49,7 @@ def test_the_format_is_told_by_the_names(tmp_path: Path, names: list[str], kind:
         (["a.jsonl", "a.jsonl.gz"], None, r"jsonl and jsonl\.gz shards in one domain"),
         (["a.npy", "b.bin", "b.idx"], None, r"megatron and npy shards in one domain"),
         (["a.jsonl", "README.md"], None, r"README\.md: not a \.jsonl or \.ndjson shard, as the others of this domain"),
-        (["a.xyz"], None, r"a\.xyz: format: not a shard; declare one, or give the domain \.jsonl, "),
+        (["a.xyz"], None, r"a\.xyz: format: not a shard; give the domain \.jsonl, "),
         (["a.bin"], None, r"a\.bin: no a\.idx beside it; copy it there"),
         (["a.bin", "a.idx", "b.idx"], None, r"b\.idx: no \.bin beside it; copy it there, or remove this index"),
         (["b.idx"], None, r"b\.idx: no \.bin beside it; copy it there"),

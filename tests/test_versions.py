@@ -102,3 +102,52 @@ def test_packing_is_no_change_and_topics_are_a_partition(accepted: Project) -> N
     assert trained(accepted) == 0
     assert set(accepted.weights()) == {"code", "junk", "math", "web"}
     assert not (accepted.root / "build/manifests/web").exists()
+
+
+def test_data_left_behind_by_git_is_not_taken_for_an_edit(accepted: Project) -> None:
+    project, web = accepted, accepted.root / "data/web"
+    project.git("checkout", "-q", "-b", "colleague")
+    write_shards(web, documents("web", version=1))
+    project.dvc("add", "-q", "data/web")
+    project.commit("web, filtered again")
+    project.git("checkout", "-q", "main")
+    project.dvc("checkout", "-q")
+    first = project.git("log", "-1", "--format=%h", "--", "data/web.dvc").strip()
+    project.git("merge", "-q", "colleague")  # and no dvc checkout
+    theirs = (project.root / "data/web.dvc").read_text()
+
+    def refused(*words: str) -> None:
+        ran = project.command(*words)
+        assert ran.code == 1
+        assert ran.err == (
+            f"error: data/web: its version is that of commit {first}, not the one that git has staged; run `git "
+            "checkout data/web.dvc` and `dvc checkout data/web.dvc` for git's version, or `dvc add data/web` and `git "
+            "add data/web.dvc` to go back to this one\n"
+        )
+
+    refused("olmix", "plan")
+    refused("olmix", "accept", "--anyway")
+    # DVC writes the old version into its file before any stage runs; it goes no further than that.
+    project.command("dvc", "repro")
+    assert (project.root / "data/web.dvc").read_text() != theirs
+    refused("olmix", "plan")
+    refused("olmix", "accept", "--anyway")
+    # Where DVC has no result of the old version at hand, its stage refuses too.
+    ran = project.command("dvc", "repro", "-f", "-s", "prepare@web")
+    assert ran.code != 0
+    assert "its version is that of commit" in ran.err
+
+    project.git("checkout", "data/web.dvc")
+    project.dvc("checkout", "-q", "data/web.dvc")
+    assert (project.root / "data/web.dvc").read_text() == theirs
+    assert [change["kind"] for change in project.plan()["changes"]] == ["revise"]
+
+    # The other choice: the old version is wanted again.
+    write_shards(web, documents("web"))
+    refused("olmix", "plan")
+    project.dvc("add", "-q", "data/web")
+    project.git("add", "data/web.dvc")
+    assert project.plan()["changes"] == []
+    # What git has never had is an edit.
+    write_shards(web, documents("web", version=2))
+    assert [change["kind"] for change in project.plan()["changes"]] == ["revise"]

@@ -19,6 +19,7 @@ from olmix import __version__
 from olmix.cores import cores
 from olmix.data.byte_pairs import END, train_tokenizer
 from olmix.data.holdout import Found, copy_without, find_domain, first_documents
+from olmix.data.shards import is_shard
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import ConfigError, DataError, PipelineError
 from olmix.files import write_bytes
@@ -97,7 +98,9 @@ def _named(sources: Sequence[Path]) -> dict[str, Path]:
         if not source.is_dir():
             raise DataError("a file; give its folder" if source.exists() else "no such folder", file=source)
         below = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-        files = any(path.is_file() and not path.name.startswith((".", "_")) for path in source.iterdir())
+        # A readme beside folders of text is no shard.
+        files = [path for path in source.iterdir() if path.is_file() and not path.name.startswith((".", "_"))]
+        files = [path for path in files if not below or is_shard(path.name)]
         if not below and not files:
             raise DataError("an empty folder", file=source, way_out="give a folder of text")
         for folder in below if below and not files else [source]:

@@ -62,11 +62,11 @@ def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], up
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.option("--vocab", type=int, required=True, help="Tokens of the vocabulary, such as 1024 or 32768.")
+@click.option("--vocab", metavar="N", required=True, help="Most tokens of the vocabulary, such as 1024 or 32k.")
 @click.option("--bytes", "most", metavar="N", default="50M", show_default=True, help="Text to learn from.")
 @click.option("--out", type=FILE, help="File to write.  [default: tokenizer.path of params.yaml]")
 @click.pass_obj
-def tokenizer(project: Project, /, vocab: int, most: str, out: Path | None) -> int:
+def tokenizer(project: Project, /, vocab: str, most: str, out: Path | None) -> int:
     """Learn a tokeniser from the domains in params.yaml, in any format, with their filters and partitions.
 
     Each entry gives an equal part of the text, a random sample of its documents. The same data gives the same file.
@@ -74,7 +74,7 @@ def tokenizer(project: Project, /, vocab: int, most: str, out: Path | None) -> i
     from olmix.cli.tokenizer import learn_tokenizer
     from olmix.config.fields import parse_count
 
-    click.echo(learn_tokenizer(project, vocab, parse_count(most), out))
+    click.echo(learn_tokenizer(project, parse_count(vocab), parse_count(most), out))
     return OK
 
 
@@ -271,8 +271,8 @@ def fit(project: Project, /, as_json: bool, **given: Any) -> int:
 
 
 @cli.command(cls=TableCommand, without=("replicates", "curve", "out"), epilog=EXIT_CODES)
-@click.option("--lambdas", metavar="LIST", help="Values of lambda, such as 0.01,0.05,0.1.")
-@click.option("--repetitions", metavar="LIST", help="Repetition limits, such as 2,4,8.")
+@click.option("--lambdas", metavar="LIST", help="Values of lambda.  [default: 0.01,0.02,0.05,0.1,0.2]")
+@click.option("--repetitions", metavar="LIST", help="Repetition limits.  [default: 1,2,4,8]")
 @click.option("--targets", metavar="LIST", help="Target tokens, such as 1T,5T; by default, around --target-tokens.")
 @click.option("--out", type=FILE, help="Folder for sweep.json and sweep.png.  [default: sweep]")
 @click.option("--json", "as_json", is_flag=True, help="Print sweep.json for scripts.")

@@ -37,6 +37,7 @@ def from_project(
     from olmix.config.preflight import preflight
     from olmix.data.manifest import dataset_of
     from olmix.data.sketches import read_sketches, sketches_of
+    from olmix.pipeline import require_chosen
 
     params = load_params(project)
     manifests, planned = current_manifests(params)
@@ -47,6 +48,7 @@ def from_project(
     plan = params.plan(dataset, start, sketches, reuse)
     preflight(params, plan)
     pipeline = stale(params)
+    require_chosen(project.root, params.sources_of_data(), pipeline.stages)
     cost = None
     if not params.proxy.external:
         recipe = params.recipe(params.load_tokenizer().vocabulary)

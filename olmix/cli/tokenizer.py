@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import orjson
+
 from olmix.config.params import load_params
 from olmix.data.byte_pairs import train_tokenizer
 from olmix.data.documents import sample_documents
@@ -60,7 +62,11 @@ def learn_tokenizer(project: Project, vocabulary: int, most: int, out: Path | No
     size = sum(len(text) for each in texts for text in each)
     without = [domain.name for domain, each in zip(entries, texts, strict=True) if not each]
     read = f"{size:,} bytes of {len(entries) - len(without)} entries"
-    lines = [f"{path}: learned from {read}; the next `dvc repro` counts the tokens again"]
+    learned = len(orjson.loads(content)["model"]["vocab"])
+    fewer = f" (not {vocabulary:,}: the text has no more)" if learned < vocabulary else ""
+    lines = [f"{path}: {learned:,} tokens{fewer}, learned from {read}"]
+    if path.resolve() == params.tokenizer_path().resolve():
+        lines[0] += "; the next `dvc repro` counts the tokens again"
     if without:
         lines.append(f"not read, because they contain token ids: {', '.join(without)}")
     return "\n".join(lines)

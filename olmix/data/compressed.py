@@ -88,7 +88,9 @@ def _unpacked(shard: Shard, file: IO[bytes], what: str, new: Callable[[], _Strea
     except Exception as error:
         if isinstance(error, DataError):
             raise
-        raise shard.error(f"not valid {what} after {size:,} bytes of text: {_first(error)}") from None
+        raise shard.error(
+            f"not valid {what} after {size:,} bytes of text: {_first(error)}", way_out="copy it again"
+        ) from None
     if stream is not None:
         raise shard.error(f"truncated {what}: it ends after {size:,} bytes of text", way_out="copy it again")
 

@@ -162,6 +162,11 @@ def list_shards(
     return shards
 
 
+def is_shard(name: str) -> bool:
+    """Whether a file's name is one of a shard in some format."""
+    return name.endswith(_SUFFIXES)
+
+
 def _used(suffixes: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     return tuple(suffix for suffix in suffixes if any(name.endswith(suffix) for name in names))
 
@@ -198,7 +203,7 @@ def _kind_of(place: str, files: Iterable[str], declared: str | None) -> Kind:
                 "not a shard",
                 file=_join(place, unknown[0]),
                 key="format",
-                way_out=f"declare one, or give the domain {_suffixes()} files",
+                way_out=f"give the domain {_suffixes()} files, or declare the format in params.yaml",
             )
         raise DataError("no shards", file=place, way_out=f"put {_suffixes()} files there")
     return KINDS[next(iter(kinds))]

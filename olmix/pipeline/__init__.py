@@ -8,5 +8,6 @@ from olmix.pipeline.links import cache_folder, link_is_allowed
 from olmix.pipeline.run_cache import RunCache
 from olmix.pipeline.status import stale_stages
 from olmix.pipeline.stores import NO_REMOTE
+from olmix.pipeline.versions import require_chosen
 
-__all__ = ["NO_REMOTE", "RunCache", "cache_folder", "link_is_allowed", "output_at", "stale_stages"]
+__all__ = ["NO_REMOTE", "RunCache", "cache_folder", "link_is_allowed", "output_at", "require_chosen", "stale_stages"]

@@ -20,6 +20,7 @@ imported below and to the installed DVC:
     repo.fs
     repo.switch
     repo.find_outs_by_path
+    out.get_hash
     repo.config
     repo.cache.local_cache_dir
     repo.cache.local.path
@@ -120,6 +121,13 @@ def cached_output(root: Path, path: Path, revision: str) -> Path:
     with _opened(root) as repo, repo.switch(revision):
         (out,) = repo.find_outs_by_path(str(path))
         return Path(repo.cache.local.oid_to_path(out.hash_info.value))
+
+
+def source_hash(root: Path, file: Path) -> str | None:
+    """The hash of what the folder of a `.dvc` file holds now; None when it is not there."""
+    with _opened(root) as repo:
+        (out,) = repo.find_outs_by_path(str(file.with_suffix("")))
+        return str(out.get_hash().value) if out.exists else None
 
 
 def objects_folder(root: Path) -> Path:

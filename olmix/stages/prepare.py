@@ -8,7 +8,7 @@ from functools import partial
 from olmix.config.keys import params_for
 from olmix.data.manifest import prepare as prepare_entry
 from olmix.data.parallel import Readers
-from olmix.pipeline import link_is_allowed
+from olmix.pipeline import link_is_allowed, require_chosen
 from olmix.project import Project
 from olmix.terminal.exits import run_stage
 from olmix.terminal.progress import ProgressDisplay
@@ -20,6 +20,7 @@ def prepare(project: Project) -> None:
     name = stage.partition("@")[2]
     params = params_for(project, stage)
     tokenizer = params.load_tokenizer()
+    require_chosen(project.root, [params.entry(name, tokenizer).folder])
     with Readers() as readers, ProgressDisplay(f"prepare {name}", "shards", "bytes") as display:
         prepare_entry(
             params.entry(name, tokenizer),
