@@ -151,3 +151,21 @@ def test_data_left_behind_by_git_is_not_taken_for_an_edit(accepted: Project) -> 
     # What git has never had is an edit.
     write_shards(web, documents("web", version=2))
     assert [change["kind"] for change in project.plan()["changes"]] == ["revise"]
+
+
+def test_a_folder_that_is_gone_is_named_with_what_to_do(accepted: Project) -> None:
+    (accepted.root / "data/web").rename(accepted.root / "data/pages")
+    accepted.declare(web=None, pages="data/pages")
+    line = (
+        "data/web.dvc: its folder is gone, and params.yaml declares no such domain; run `dvc remove data/web.dvc`; if "
+        "you renamed the folder, also `dvc add` the new one\n"
+    )
+    assert accepted.olmix("plan").out.endswith(line)
+    accepted.repro()
+    assert accepted.command("olmix", "accept").err == f"error: {line}"
+    accepted.dvc("remove", "data/web.dvc")
+    accepted.dvc("add", "-q", "data/pages")
+    accepted.repro()
+    accepted.olmix("accept", "--anyway")
+    shutil.rmtree(accepted.root / "data/math")
+    assert accepted.command("olmix", "accept").err == "error: data/math: not here; run `dvc pull`\n"

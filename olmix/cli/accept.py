@@ -20,7 +20,7 @@ from olmix.data.manifest import read_manifests
 from olmix.data.sketches import read_sketches, sketches_of, write_sketches
 from olmix.errors import PipelineError
 from olmix.files import read_json
-from olmix.pipeline import require_chosen
+from olmix.pipeline import require_chosen, require_present
 from olmix.project import Project
 
 HEADING = "The accepted mixture: what the next change of the data is planned from. Written by `olmix accept`."
@@ -39,6 +39,7 @@ def accept(project: Project, name: str, anyway: bool) -> str:
     reuse, pipeline = params.reuse_settings(), stale(params)
     if pipeline.advice:
         raise PipelineError(pipeline.advice)
+    require_present(project.root, params.sources_of_data(), pipeline.stages)
     require_chosen(project.root, params.sources_of_data(), pipeline.stages)
     chosen = proposed if name == PROPOSAL else _baseline(name, proposed, params)
     validation = read_json(project.validation) if project.validation.exists() else {}
@@ -61,7 +62,7 @@ def accept(project: Project, name: str, anyway: bool) -> str:
     shares = [*accepted.mixture.domains.values(), *accepted.base.domains.values()]
     write_sketches(project.sketches, known, [share.origin for share in shares])
     write_mixture(project.accepted, accepted, HEADING)
-    return f"{project.accepted} now contains {LABELS[name]}; commit it. The next `dvc repro` re-runs only plan."
+    return f"{project.accepted} now contains {LABELS[name]}. Run `dvc repro`, which runs only plan, and commit."
 
 
 def _baseline(name: str, proposed: MixtureFile, params: Params) -> MixtureFile:

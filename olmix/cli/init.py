@@ -107,6 +107,8 @@ def _named(sources: Sequence[Path]) -> dict[str, Path]:
             name = _NOT_NAMES.sub("-", folder.resolve().name.lower()).strip("-_")[:64]
             if not name:
                 raise DataError("no letter or digit to name a domain by", file=folder, way_out="rename the folder")
+            if name in domains and domains[name].resolve() == folder.resolve():
+                raise DataError("given twice", file=folder, way_out="give it once")
             if name == "tasks" or name in domains:
                 raise DataError(f"the name {name} is already taken", file=folder, way_out="rename the folder")
             domains[name] = folder

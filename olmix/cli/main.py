@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -342,5 +341,5 @@ def _main() -> int:
     except click.exceptions.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:  # 2 means "something to do", so a usage error is 1
-        error.show(sys.stderr)
-        return 1
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "olmix"
+        raise OlmixError(error.format_message().rstrip("."), way_out=f"see `{command} --help`") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from olmix.artifacts.mixture_file import read_mixture
 from olmix.artifacts.plan_file import dataset_from_json, read_plan
 from olmix.cli.plan_view import PlanView
 from olmix.config.fields import parse_count
-from olmix.config.keys import stale
+from olmix.config.keys import Stale, stale
 from olmix.config.params import Params, load_params
 from olmix.config.runtime import load_runtime
 from olmix.core.contenders import validation_size
@@ -18,7 +19,7 @@ from olmix.core.dataset import Dataset
 from olmix.core.digest import to_hex
 from olmix.core.limits import domain_caps
 from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
-from olmix.errors import ConfigError, OlmixError
+from olmix.errors import ConfigError, OlmixError, PipelineError
 from olmix.files import read_json
 from olmix.project import Project
 
@@ -67,7 +68,9 @@ def from_project(
         validation_runs=validation_size(plan, params.validation_seeds()),
         stale=pipeline.stages,
         unseen=pipeline.unseen,
-        advice="\n".join(filter(None, [pipeline.advice, _to_write(reuse, project) if keep or recompute else ""])),
+        advice="\n".join(
+            filter(None, [pipeline.advice, *_notes(params, pipeline.stages, reuse, bool(keep or recompute))])
+        ),
         accepted=start.stands_for(dataset, reuse),
         same_plan=project.plan.exists() and read_plan(project) == plan,
         external=params.proxy.external,
@@ -89,6 +92,21 @@ def _overruled(reuse: Reuse, dataset: Dataset, keep: tuple[str, ...], recompute:
         recompute=tuple(sorted({*reuse.recompute, *recompute} - set(keep))),
         keep=tuple(sorted({**dict(reuse.keep), **kept}.items())),
     )
+
+
+def _notes(params: Params, pipeline: Stale, reuse: Reuse, overruled: bool) -> Iterator[str]:
+    """What is said below a plan: stages that no `dvc repro` would run, a folder that is gone, and the line that makes
+    an overruled plan the project's."""
+    from olmix.pipeline import require_present
+
+    if pipeline.advice:
+        yield pipeline.advice
+    try:
+        require_present(params.project.root, params.sources_of_data(), pipeline.stages)
+    except PipelineError as error:
+        yield str(error)
+    if overruled:
+        yield _to_write(reuse, params.project)
 
 
 def _to_write(reuse: Reuse, project: Project) -> str:

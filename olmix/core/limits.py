@@ -59,10 +59,11 @@ def require_feasible(
             key="target",
             way_out="recompute it too (reuse: recompute), or reuse nothing (reuse: mode: none)",
         )
+    shown = f"{needed:,.0f}" if needed >= 1e5 else f"{needed:g}"
     raise InfeasibleError(
         f"{message}; all {len(dataset.domains)} domains have {tokens:,} tokens together",
         key="target",
-        way_out=f"raise the repetition limit to {needed:g} or lower the target to {target_tokens - shortfall:,} tokens",
+        way_out=f"raise the repetition limit to {shown} or lower the target to {target_tokens - shortfall:,} tokens",
     )
 
 

@@ -8,6 +8,15 @@ from olmix.pipeline.links import cache_folder, link_is_allowed
 from olmix.pipeline.run_cache import RunCache
 from olmix.pipeline.status import stale_stages
 from olmix.pipeline.stores import NO_REMOTE
-from olmix.pipeline.versions import require_chosen
+from olmix.pipeline.versions import require_chosen, require_present
 
-__all__ = ["NO_REMOTE", "RunCache", "cache_folder", "link_is_allowed", "output_at", "require_chosen", "stale_stages"]
+__all__ = [
+    "NO_REMOTE",
+    "RunCache",
+    "cache_folder",
+    "link_is_allowed",
+    "output_at",
+    "require_chosen",
+    "require_present",
+    "stale_stages",
+]

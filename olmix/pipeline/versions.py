@@ -41,6 +41,21 @@ def require_chosen(root: Path, sources: Collection[Path], edited: Collection[str
             )
 
 
+def require_present(root: Path, sources: Collection[Path], edited: Collection[str]) -> None:
+    """Raise PipelineError when a folder under `dvc add` is gone: one of `sources`, or one that nobody declares."""
+    for name in sorted(name for name in edited if name.endswith(".dvc")):
+        folder = root / name.removesuffix(".dvc")
+        if folder.exists():
+            continue
+        if folder in sources:
+            raise PipelineError("not here", file=folder.relative_to(root), way_out="run `dvc pull`")
+        raise PipelineError(
+            "its folder is gone, and params.yaml declares no such domain",
+            file=name,
+            way_out=f"run `dvc remove {name}`; if you renamed the folder, also `dvc add` the new one",
+        )
+
+
 def _commit_with(root: Path, name: str, md5: str) -> str:
     """The newest commit, on any branch, that gave a `.dvc` file this content; empty if none did."""
     commit = ""
