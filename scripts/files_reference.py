@@ -15,8 +15,8 @@ HEAD = """# Reference of files
 
 Every field of the files that a person or a script reads. The tables are held against files that were really written
 by a test. `<domain>` stands for a name, `[]` for each element of a list. BPB is bits per byte, lower is better; a
-standard error is null where there is only one value, and so is in JSON what is not a number. A digest is hexadecimal.
-A field that is not always there says when it is.
+standard error is null where there is only one value; in JSON, a value that is not a number is null. A digest is
+hexadecimal. A field that is not always there says when it is.
 
 The tables that you write for `olmix fit` are described in [its guide](fit.md), the keys of params.yaml and
 runtime.yaml in [their reference](params.md), commands and exit codes in [theirs](commands.md).
@@ -226,7 +226,7 @@ DIAGNOSTICS = File(
         Field("choice.laws.<law>.mean_spearman", "Rank correlation of their mean.", CHOSEN),
         Field("older_swarms[].runs", "Runs of an older swarm.", OLDER),
         Field("older_swarms[].weight", "How much each of them counts; 0 when it was left out.", OLDER),
-        Field("older_swarms[].offset", "Whether it is off by a constant a task.", OLDER),
+        Field("older_swarms[].offset", "Whether it is off by a constant per task.", OLDER),
         Field("older_swarms[].offsets.<task>", "The constants, in BPB; null without them.", OLDER),
         Field("older_swarms[].tried[].weight", "A weight that was tried.", OLDER),
         Field("older_swarms[].tried[].offset", "With constants or without.", OLDER),

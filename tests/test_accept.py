@@ -41,8 +41,8 @@ def test_a_measured_loser_is_refused_and_the_winner_can_be_taken(proposed: Proje
     ran = proposed.command("olmix", "accept")
     assert ran.code == 1
     assert ran.err == (
-        "error: the proposal was measured 0.0350 ± 0.0050 bits per byte worse than the natural mixture: accept that "
-        "one with `olmix accept --natural`, or this one with --anyway\n"
+        "error: the proposal was measured 0.0350 ± 0.0050 bits per byte worse than the natural mixture: accept the "
+        "natural mixture with `olmix accept --natural`, or the proposal with --anyway\n"
     )
     assert proposed.outputs() == before
     assert "now contains the natural mixture" in proposed.olmix("accept", "--natural").out

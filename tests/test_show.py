@@ -220,9 +220,9 @@ def test_the_predicted_gain_and_the_doubts_stand_under_the_prediction(tmp_path: 
             "Doubts about the prediction: none",
         ]),
         ({"gain": {"over": "carried", "bpb": 0.05, "standard_error": None, "low": None, "high": None},
-          "doubts": ["the gain may be 0", "it is outside the mixtures that were tried"]}, [
+          "doubts": ["the gain may be 0", "the proposal is outside the mixtures that were tried"]}, [
             "Predicted gain over the accepted mixture carried over 0.0500", law,
-            "Doubts about the prediction: the gain may be 0, it is outside the mixtures that were tried",
+            "Doubts about the prediction: the gain may be 0, the proposal is outside the mixtures that were tried",
         ]),
         ({}, [law]),  # a file of before these were written
     ):  # fmt: skip

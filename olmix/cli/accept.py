@@ -100,8 +100,8 @@ def _require_best(name: str, validation: Mapping[str, Any]) -> None:
         by = f"{ahead[best]['bpb']:.4f}" + (f" ± {error:.4f}" if error is not None else "")
         option = "" if best == PROPOSAL else f" --{best}"
         raise PipelineError(
-            f"{LABELS[name]} was measured {by} bits per byte worse than {LABELS[best]}: accept that one with "
-            f"`olmix accept{option}`, or this one with --anyway"
+            f"{LABELS[name]} was measured {by} bits per byte worse than {LABELS[best]}: accept "
+            f"{LABELS[best]} with `olmix accept{option}`, or {LABELS[name]} with --anyway"
         )
 
 

@@ -192,11 +192,11 @@ def _params_of(found: Mapping[str, Found], tokens: Mapping[str, int], gpus: int)
         "tokenizer": f"# Learned from the domains; `olmix tokenizer --vocab N` learns another.\ntokenizer:\n"
         f"  path: tokenizers/tokenizer.json\n  end_of_document: {END}\n",
         "tasks": "# EDIT FIRST: what the mixture should be good at. These tasks are held-out text of the domains;\n"
-        '# better are tasks of your own, data/tasks/<task>.jsonl, lines of {"prompt": ..., "continuation": ...}.\n'
+        '# tasks of your own are better: data/tasks/<task>.jsonl, lines of {"prompt": ..., "continuation": ...}.\n'
         "tasks:\n  path: data/tasks\n  families:\n    held-out: ["
         + ", ".join(f"{name}-held-out" for name in found)
         + "]\n",
-        "objective": "# The weighted mean of the tasks' bits per byte; a weight is that of a task or of a family.\n"
+        "objective": "# The weighted mean of the tasks' bits per byte; a weight is for a task, or each of a family.\n"
         "objective:\n  weights: {held-out: 1}\n",
         "target": "# EDIT FIRST: the tokens of the target training run, and how often it may repeat a domain.\n"
         f"# {target} is about what the domains contain.\ntarget:\n  tokens: {target}\n  repetition: 4\n",
@@ -209,7 +209,8 @@ def _params_of(found: Mapping[str, Found], tokens: Mapping[str, int], gpus: int)
         text = re.sub(rf"(\nproxy:\n(?:  .*\n)*?  {key}: ).*", rf"\g<1>{value}", text, count=1)
     why = "it has a GPU" if gpus else f"a swarm takes minutes on {cores()} cores"
     note = (
-        f"# Sized for this machine: {why}. For real work, use 15m or more, and tokens: 5x (times Chinchilla) or auto.\n"
+        f"# Sized for this machine: {why}.\n"
+        "# For real work, use 15m or more, and tokens: 5x (5 times 20 per parameter) or auto.\n"
     )
     return re.sub(r"# The sample's size; .*\n", note, text)
 

@@ -165,7 +165,8 @@ def scan(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 @click.pass_obj
 def check(project: Project, /, names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
-    """Re-read every shard and report what no longer matches, and what that costs.
+    """Re-read every shard and report what no longer matches what olmix read before, and what that
+    costs.
 
     It finds shards that are damaged, truncated, missing or silently changed; duplicate shards and documents, within a
     domain or in two; and text of the tasks in a domain.

@@ -68,9 +68,7 @@ def from_project(
         validation_runs=validation_size(plan, params.validation_seeds()),
         stale=pipeline.stages,
         unseen=pipeline.unseen,
-        advice="\n".join(
-            filter(None, [pipeline.advice, *_notes(params, pipeline.stages, reuse, bool(keep or recompute))])
-        ),
+        advice="\n".join(_notes(params, pipeline, reuse, bool(keep or recompute))),
         accepted=start.stands_for(dataset, reuse),
         same_plan=project.plan.exists() and read_plan(project) == plan,
         external=params.proxy.external,

@@ -193,8 +193,8 @@ class PlanView:
         if self.caps:
             capacity = space.capacity(self.caps)
             scarcest = space.scarcest(self.caps)
-            text += f"; can grow to {min(capacity, 1.0):.1%}"
-            text += f" before {scarcest} hits its repetition limit" if capacity < 1 else ""
+            text += f"; may take up to {min(capacity, 1.0):.1%}"
+            text += f", where {scarcest} hits its repetition limit" if capacity < 1 else ""
         return text
 
     def _runs(self) -> str:

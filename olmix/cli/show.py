@@ -65,7 +65,7 @@ def _bpb_line(bpb: float, error: float | None, seeds: int) -> str:
 
 def _gain_line(name: str, gain: float, error: float | None, baseline: float, same: bool) -> str:
     if same:
-        return f"  the same mixture as {LABELS[name]}"
+        return f"  identical to {LABELS[name]}"
     if gain == 0:  # runs of the same seeds differ in some digit unless they read the same
         return f"  equal to {LABELS[name]}: proxies read the same sequences"
     verb = "better" if gain >= 0 else "WORSE"

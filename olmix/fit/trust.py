@@ -135,7 +135,7 @@ class Trust:
             "another law predicts a loss": self.gain is not None and min(others, default=1.0) <= 0,
             f"the laws disagree by {spread:#.2g} on a gain of {gain:#.2g}": spread > max(gain, 0.0),
             "the runs cannot tell all domains apart": fit.design.rank < len(self.proposal.weights),
-            "it is outside the mixtures that were tried": beyond or self.unsupported > MOST_OUTSIDE,
+            "the proposal is outside the mixtures that were tried": beyond or self.unsupported > MOST_OUTSIDE,
             "the prediction beats every run by more than its error": self.mirage,
         }
         return tuple(said for said, doubtful in asked.items() if doubtful)

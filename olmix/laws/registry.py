@@ -43,7 +43,7 @@ def law_kinds(delta: float = HUBER_DELTA, ridge: float = RIDGE) -> dict[str, Law
         ),
         LawKind(
             "diminishing",
-            "c + exp(b - sum a_i p_i^0.6) with a >= 0: about half the runs where no domain does harm",
+            "c + exp(b - sum a_i p_i^0.6) with a >= 0: needs about half as many runs if no domain does harm",
             Diminishing,
             functools.partial(diminishing, delta=delta),
             lambda m: m,
