@@ -24,6 +24,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 
 demo: $(INSTALLED)
 	@test -d data/tasks || (python -m olmix.sample_corpus --out data && cd data && dvc add --quiet $(DATA))
+	@olmix init --upgrade > /dev/null
 	dvc repro
 	@olmix show
 

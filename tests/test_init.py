@@ -196,13 +196,11 @@ def test_a_tokeniser_is_learnt_from_what_the_domains_are(tmp_path: Path) -> None
     params["domains"].pop("notes")
     project.params = params
     said = project.olmix("tokenizer", "--vocab", "700", "--out", "tokenizers/700.json").out
-    assert said.startswith("tokenizers/700.json: 700 tokens, learned from ")
+    assert said.startswith("tokenizers/700.json: 363 tokens (not 700: the text has no more), learned from ")
     assert said.endswith("of 4 entries\nnot read, because they contain token ids: ids\n")
-    own = (project.root / "tokenizers/bytes.json").read_bytes()
     said = project.olmix("tokenizer", "--vocab", "30k").out
     assert "tokens (not 30,000: the text has no more), learned from" in said
     assert "; the next `dvc repro` counts the tokens again\n" in said
-    (project.root / "tokenizers/bytes.json").write_bytes(own)
     tokenizer = Tokenizer(project.root / "tokenizers/700.json", "<|endoftext|>")
     counts = {word: len(tokenizer.encode([f" {word}"])[0]) for word in ("kakapo", "wombat", "quetzal")}
     assert counts["kakapo"] == counts["wombat"] == 1

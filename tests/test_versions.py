@@ -153,6 +153,25 @@ def test_data_left_behind_by_git_is_not_taken_for_an_edit(accepted: Project) -> 
     assert [change["kind"] for change in project.plan()["changes"]] == ["revise"]
 
 
+def test_with_the_hooks_data_follows_a_merge(accepted: Project) -> None:
+    project, web = accepted, accepted.root / "data/web"
+    said = project.olmix("init", "--upgrade").out
+    assert "written: git's hook post-checkout, git's hook post-merge\n" in said
+    project.git("checkout", "-q", "-b", "colleague")
+    write_shards(web, documents("web", version=1))
+    project.dvc("add", "-q", "data/web")
+    project.commit("web, filtered again")
+    theirs = {path.name: path.read_bytes() for path in web.iterdir()}
+    project.git("checkout", "-q", "main")
+    assert {path.name: path.read_bytes() for path in web.iterdir()} != theirs
+    project.git("merge", "-q", "colleague")
+    assert {path.name: path.read_bytes() for path in web.iterdir()} == theirs
+    # An edit that nobody has stored is not lost.
+    (web / "part-00.jsonl").write_text('{"text": "mine"}\n')
+    project.git("checkout", "-q", "-b", "another")
+    assert (web / "part-00.jsonl").read_text() == '{"text": "mine"}\n'
+
+
 def test_a_folder_that_is_gone_is_named_with_what_to_do(accepted: Project) -> None:
     (accepted.root / "data/web").rename(accepted.root / "data/pages")
     accepted.declare(web=None, pages="data/pages")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,17 @@ STAGES = Path(__file__).parent.parent / "stages"
 IGNORED = ("/build/", "/.olmix/", "/fit/", "/sweep/", "/.venv/", "__pycache__/")
 # Merging two branches keeps the lines of both, and a review shows none of them.
 ATTRIBUTES = ("/mixtures/sketches.jsonl merge=union -diff",)
+# git moves `.dvc` files between versions; this makes the data follow. DVC's own hooks of `dvc install` would also push
+# data with every `git push`, and refuse one without a remote.
+HOOKS = ("post-checkout", "post-merge")
+HOOK = """#!/bin/sh
+# From olmix: after git has moved to another version, the data follows (docs/changes.md of olmix).
+if [ "$3" = 0 ] || [ -d "$(git rev-parse --git-dir)/rebase-merge" ]; then exit 0; fi
+cd {folder} || exit 0
+if command -v dvc > /dev/null; then dvc checkout --quiet && exit 0; fi
+echo "data and outputs are still of the version before: run dvc checkout, or dvc pull if it finds them missing" >&2
+exit 0
+"""
 ACCEPTED = "# Nothing is accepted yet: every domain is new. `olmix accept` writes this file.\ndomains: {}\n"
 # Characters of a held-out document that a task asks for: few windows of a small proxy.
 ASKED = 400
@@ -275,7 +287,25 @@ def _version(project: Project, tracked: Sequence[str]) -> None:
     if not (project.root / ".dvc").is_dir():
         _run(project, sys.executable, "-m", "dvc", "init", "-q", *(["--subdir"] if subdirectory else []))
     _run(project, sys.executable, "-m", "dvc", "add", "-q", *tracked)
+    _lay_hooks(project)
     _run(project, "git", "add", ".")
+
+
+def _lay_hooks(project: Project) -> list[str]:
+    """The git hooks that are missing, if there is a repository; what was written, by path. Hooks of others stay."""
+    places = ("--show-prefix", "--git-path", "hooks")
+    asked = subprocess.run(["git", "rev-parse", *places], cwd=project.root, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    if asked.returncode:
+        return []
+    prefix, hooks = asked.stdout.split("\n")[:2]
+    laid = []
+    for name in HOOKS:
+        path = project.root / hooks / name
+        if not path.exists():
+            write_bytes(path, HOOK.format(folder=shlex.quote(prefix or ".")).encode())
+            path.chmod(0o755)
+            laid.append(f"git's hook {name}")
+    return laid
 
 
 def _run(project: Project, *words: str) -> None:
@@ -318,7 +348,7 @@ def upgrade(project: Project, force: bool) -> Upgrade:
             "no such file", file=project.params, way_out="change to a project, or create one with `olmix init DIR`"
         )
     known: dict[str, list[str]] = orjson.loads((TEMPLATE / "known.json").read_bytes())
-    written, edited = dict.fromkeys(_lay_sketches(project), ""), {}
+    written, edited = dict.fromkeys([*_lay_sketches(project), *_lay_hooks(project)], ""), {}
     for name, content in managed_files().items():
         path = project.root / name
         before = path.read_bytes() if path.exists() else None
