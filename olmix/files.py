@@ -172,6 +172,16 @@ class _OneReadingLoader(_UniqueKeyLoader):
         return super().construct_scalar(node)
 
 
+def yaml_text(text: str) -> str:
+    """A text as both YAMLs read it, in quotes where it needs them, on one line."""
+    try:
+        if yaml.load(f"- {text}", _OneReadingLoader) == [text] and ": " not in text:  # noqa: S506
+            return text
+    except yaml.YAMLError:
+        pass
+    return "'" + text.replace("'", "''") + "'"
+
+
 def read_yaml(path: Path, *, dvc_reads_it: bool = False) -> Any:
     """Parse a YAML file with the safe loader; raises ConfigError with file, line and reason.
 

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from olmix.config.fields import check, parse_count
 from olmix.config.params import Params, load_params
 from olmix.errors import ConfigError
-from olmix.files import _OneReadingLoader, inside, parse_yaml, read_yaml
+from olmix.files import _OneReadingLoader, inside, parse_yaml, read_yaml, yaml_text
 from olmix.project import Project
 from tests.project import HERE
 
@@ -190,6 +190,17 @@ def test_what_params_may_hold_dvc_reads_alike(text: str) -> None:
     assert [type(value) for value in read.values()] == [
         type(value) for value in YAML(typ="safe").load(f"key: {text}\n").values()
     ]
+
+
+@given(st.text(min_size=1, max_size=12) | st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,7}", fullmatch=True))
+@example("1e5")
+@example("null")
+@example("it's")
+def test_a_text_is_written_so_that_both_yamls_read_it(text: str) -> None:
+    if any(not (c.isprintable() and c <= "\ud7ff") for c in text):
+        return  # no name holds such a character
+    line = f"{yaml_text(text)}: {{weight: 1}}\n"
+    assert YAML(typ="safe").load(line) == yaml.safe_load(line) == {text: {"weight": 1}}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from olmix.core.digest import from_hex, to_hex
 from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import Accepted, Reuse
 from olmix.errors import MixtureError
-from olmix.files import read_yaml, write_bytes
+from olmix.files import read_yaml, write_bytes, yaml_text
 
 DECIMALS = 6
 _NO_LINE = "not a line of weight, tokens and digest"
@@ -162,7 +162,7 @@ def _lines(mixture: Mixture, uses: Mapping[str, Use]) -> str:
     """
     if not mixture.domains:
         return "  {}\n"
-    keys = {name: yaml.safe_dump(name, width=1000).splitlines()[0] for name in mixture.domains}
+    keys = {name: yaml_text(name) for name in mixture.domains}
     lines = []
     for name, share in mixture.domains.items():
         use = uses.get(name, Use())

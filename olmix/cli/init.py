@@ -23,7 +23,7 @@ from olmix.data.holdout import Found, copy_without, find_domain, first_documents
 from olmix.data.shards import is_shard
 from olmix.data.tokenizer import Tokenizer
 from olmix.errors import ConfigError, DataError, PipelineError
-from olmix.files import write_bytes
+from olmix.files import write_bytes, yaml_text
 from olmix.project import Project
 from olmix.proxy.devices import count_gpus
 from olmix.terminal.table import table
@@ -199,7 +199,7 @@ def _params_of(found: Mapping[str, Found], tokens: Mapping[str, int], gpus: int)
     target = _rounded(sum(tokens.values()))
     blocks = {
         "domains": "# One entry per domain: its folder, and how to read it (docs/data.md of olmix).\ndomains:\n"
-        + "".join(f"  {name}: {_flow(entry)}\n" for name, entry in domains.items()),
+        + "".join(f"  {yaml_text(name)}: {_flow(entry)}\n" for name, entry in domains.items()),
         "descriptions": "# Cosmetic: what people call the domains. Only tables show it.\ndescriptions: {}\n",
         "tokenizer": f"# Learned from the domains; `olmix tokenizer --vocab N` learns another.\ntokenizer:\n"
         f"  path: tokenizers/tokenizer.json\n  end_of_document: {END}\n",

@@ -216,6 +216,8 @@ class PlanView:
 
     def _to_run(self) -> str:
         stages = self.stale or ()
+        if {"plan", "swarm", "collapse", "train", "evaluate", "fit", "propose", "validate"} <= set(stages):
+            return "everything"
         return ", ".join(stages) + ("" if "validate" in stages else " and what follows")
 
     @property
