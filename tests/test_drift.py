@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmix.artifacts.plan_file import plan_from_json, plan_to_json
+from olmix.artifacts.plan_file import plan_from_json, plan_to_json, read_plan
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.digest import document_digest, to_hex, total
 from olmix.core.mixture import Mixture, Share
@@ -342,3 +342,18 @@ def test_the_same_documents_make_the_same_sketch(accepted: Project) -> None:
     write_shards(accepted.root / "data/web", documents("web")[::-1], shards=3)
     accepted.repro()
     assert accepted.json("build/manifests/web.json")["sketch"] == before["sketch"]
+
+
+def test_a_plan_of_an_earlier_version_is_built_again_and_never_a_traceback(accepted: Project) -> None:
+    path = accepted.root / "build/plan.json"
+    content = accepted.json("build/plan.json")
+    del content["drifts"]
+    path.chmod(0o644)
+    path.write_text(json.dumps(content))
+    assert ", plan, propose, swarm, " in accepted.olmix("plan").out
+    with pytest.raises(
+        DataError, match=r"not a plan of this version of olmix \(KeyError: 'drifts'\); run `dvc repro -f"
+    ):
+        read_plan(accepted.places)
+    accepted.expect("dvc", "repro", "-f", "plan")
+    assert accepted.plan()["stale"] == []

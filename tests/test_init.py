@@ -21,7 +21,7 @@ from olmix.data.tokenizer import Tokenizer
 from olmix.errors import ConfigError, DataError
 from olmix.files import read_json
 from olmix.project import Project as Places
-from tests.project import REPOSITORY, Project, documents
+from tests.project import REPOSITORY, Project, documents, write_shards
 
 
 def corpora(root: Path) -> dict[str, list[str]]:
@@ -213,3 +213,39 @@ def test_a_tokeniser_is_learnt_from_what_the_domains_are(tmp_path: Path) -> None
         1,
         "error: --vocab: 99 tokens are too few; ask for 257 or more: 256 bytes and the token that ends a document\n",
     )
+
+
+def test_names_that_yaml_reads_otherwise_are_domains_too(tmp_path: Path) -> None:
+    for name in ("1e5", "no", "010", "null", "size"):
+        write_shards(tmp_path / "text" / name, [f"{name} {k} {text}" for k, text in enumerate(documents("web", 30))])
+    (tmp_path / "text/README.md").write_text("Folders of text.\n")  # is no shard
+    project = Project(tmp_path / "a b")
+    said = Project(tmp_path).olmix("init", "a b", "--from", "text").out
+    assert "Next: `cd 'a b'`" in said
+    assert project.plan()["affected"] == ["010", "1e5", "no", "null", "size"]
+    assert project.expect("dvc", "status", "prepare@1e5").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("init", "file"), "file: not a folder; choose another one"),
+        (("init", "file/x"), "file/x: no folder can be made here: Not a directory"),
+        (("init", "new", "--from", "file"), "file: a file; give its folder"),
+        (("init", "new", "--from", "nowhere"), "nowhere: no such folder"),
+        (("init", "new", "--from", "empty"), "empty: an empty folder; give a folder of text"),
+        (("init", "new", "--from", "web", "--from", "web"), "web: given twice; give it once"),
+        (("-C", "nowhere", "plan"), "nowhere: no such folder"),
+        (("show",), "params.yaml: no such file; run olmix in the root of the project"),
+        (("accept",), "params.yaml: no such file; run olmix in the root of the project"),
+        (("diff",), "params.yaml: no such file; run olmix in the root of the project"),
+        (("plan", "x"), "Got unexpected extra argument (x); see `olmix plan --help`"),
+    ],
+)
+def test_a_mistake_before_there_is_a_project_is_one_line(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    (tmp_path / "file").write_text("text\n")
+    (tmp_path / "empty").mkdir()
+    write_shards(tmp_path / "web", documents("web", 30))
+    ran = Project(tmp_path).command("olmix", *words)
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, f"error: {message}")
+    assert not (tmp_path / "new").exists()

@@ -12,7 +12,7 @@ from olmix.core.mixture import Mixture, Share
 from olmix.core.plan import Plan
 from olmix.core.sketch import Drift
 from olmix.core.virtual import CollapsedSpace
-from olmix.errors import MixtureError
+from olmix.errors import DataError, MixtureError, OlmixError
 from olmix.files import read_json
 from olmix.project import Project
 
@@ -81,5 +81,12 @@ def plan_from_json(content: Any, where: str) -> Plan:
 
 
 def read_plan(project: Project) -> Plan:
-    """The plan of this pipeline."""
-    return plan_from_json(read_json(project.plan), str(project.plan))
+    """The plan of this pipeline; raises DataError for one that is damaged, or of another version of olmix."""
+    content = read_json(project.plan)
+    try:
+        return plan_from_json(content, str(project.plan))
+    except (KeyError, TypeError, ValueError, AttributeError, OlmixError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"not a plan of this version of olmix ({reason})", file=project.plan, way_out="run `dvc repro -f plan`"
+        ) from None

@@ -43,6 +43,8 @@ def accept(project: Project, name: str, anyway: bool) -> str:
     require_chosen(project.root, params.sources_of_data(), pipeline.stages)
     chosen = proposed if name == PROPOSAL else _baseline(name, proposed, params)
     validation = read_json(project.validation) if project.validation.exists() else {}
+    if not isinstance(validation, dict):
+        raise PipelineError("not a validation", file=project.validation, way_out="run `dvc repro -f validate`")
     plan = read_plan(project)
     only_drift = name == PROPOSAL and plan.only_drift  # the weights are those of the accepted mixture
     measured = accepted.sections.get("measured") if only_drift else _measured(name, validation)

@@ -66,10 +66,10 @@ def init(project: Project, sources: Sequence[Path], report: Report) -> str:
     if sources:
         domains = _named(sources)
         found = {name: _read(name, folder, report) for name, folder in domains.items()}
-        project.root.mkdir(parents=True, exist_ok=True)
+        _make_root(project)
         text, tracked = _lay_own(project, found, report)
     else:
-        project.root.mkdir(parents=True, exist_ok=True)
+        _make_root(project)
         text, tracked = _lay_sample(project, report)
     for path, content in managed_files().items():
         write_bytes(project.root / path, content)
@@ -93,7 +93,16 @@ def managed_files() -> dict[str, bytes]:
     return files
 
 
+def _make_root(project: Project) -> None:
+    try:
+        project.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"no folder can be made here: {error.strerror}", file=project.root) from None
+
+
 def _require_room(project: Project) -> None:
+    if project.root.exists() and not project.root.is_dir():
+        raise ConfigError("not a folder", file=project.root, way_out="choose another one")
     for path in (project.pipeline, project.params, project.root / "stages", project.root / "data"):
         if path.exists():
             raise ConfigError(

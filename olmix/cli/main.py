@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from olmix import __version__
 from olmix.cli.options import FILE, TableCommand, fit_options
-from olmix.errors import OlmixError
+from olmix.errors import ConfigError, OlmixError
 from olmix.files import canonical_json, require_folder
 from olmix.project import Project
 from olmix.terminal.exits import OK, SOMETHING_TO_DO, run
@@ -26,6 +27,8 @@ EXIT_CODES = "Exit codes: 0 done, 1 an error (one line on standard error), 130 i
 @click.pass_context
 def cli(context: click.Context, root: Path) -> None:
     """Data mixtures as build artefacts: declare domains in params.yaml, run `dvc repro`, review the mixture's diff."""
+    if not root.is_dir():
+        raise ConfigError("no such folder", file=root)
     context.obj = Project(root)
 
 
@@ -56,7 +59,9 @@ def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], up
         raise click.UsageError("--force needs --upgrade")
     with Steps("init") as steps:
         domains = initialising.init(Project(folder), sources, steps)
-    click.echo(f"{domains}\n\nNext: `cd {folder}`, read params.yaml, then run `dvc repro` and `olmix show`")
+    click.echo(
+        f"{domains}\n\nNext: `cd {shlex.quote(str(folder))}`, read params.yaml, then run `dvc repro` and `olmix show`"
+    )
     return OK
 
 

@@ -18,8 +18,8 @@ from olmix.core.contenders import validation_size
 from olmix.core.dataset import Dataset
 from olmix.core.digest import to_hex
 from olmix.core.limits import domain_caps
-from olmix.core.plan import EMPTY, Accepted, Reuse, make_plan, swarm_size
-from olmix.errors import ConfigError, OlmixError, PipelineError
+from olmix.core.plan import EMPTY, Accepted, Plan, Reuse, make_plan, swarm_size
+from olmix.errors import ConfigError, DataError, OlmixError, PipelineError
 from olmix.files import read_json
 from olmix.project import Project
 
@@ -70,11 +70,19 @@ def from_project(
         unseen=pipeline.unseen,
         advice="\n".join(_notes(params, pipeline, reuse, bool(keep or recompute))),
         accepted=start.stands_for(dataset, reuse),
-        same_plan=project.plan.exists() and read_plan(project) == plan,
+        same_plan=_is_built(project, plan),
         external=params.proxy.external,
         cost=cost,
         token_errors={name: m["tokens_error"] for name, m in manifests.items() if "tokens_error" in m},
     )
+
+
+def _is_built(project: Project, plan: Plan) -> bool:
+    """Whether the pipeline's own plan is this one."""
+    try:
+        return project.plan.exists() and read_plan(project) == plan
+    except DataError:  # it will be written anew
+        return False
 
 
 def _overruled(reuse: Reuse, dataset: Dataset, keep: tuple[str, ...], recompute: tuple[str, ...]) -> Reuse:

@@ -58,8 +58,11 @@ def mixture_at(project: Project, name: str) -> Named:
     Raises PipelineError when it is the proposal of a project that has none yet, and MixtureError when there is no such
     thing.
     """
-    if project.root / name == project.proposed and not project.proposed.exists():
-        raise no_proposal(project)
+    named = project.root / name
+    if named in (project.proposed, project.accepted) and not named.exists():
+        nothing = no_proposal(project)
+        if named == project.proposed:
+            raise nothing
     with contextlib.suppress(OSError):  # a name too long for a file
         if (project.root / name).is_file():
             return Named(read_mixture(project.root / name), str(project.root / name), None, project)
