@@ -140,7 +140,7 @@ class _UniqueKeyLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeL
 
 # Plain scalars that YAML 1.1 (PyYAML) and YAML 1.2 (DVC) read differently, besides numbers that only 1.2 knows.
 _TWO_READINGS = re.compile(
-    r"(?i:yes|no|on|off)|[-+]?0[0-9_]+|[-+]?0o[0-7_]+|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
+    r"(?i:yes|no|on|off)|[-+]?_[0-9_]*|[-+]?0[0-9_]+|[-+]?0o[0-7_]+|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
 )
 _NUMBER = re.compile(r"[-+]?(?:\.[0-9_]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?")
 _TEXT = "tag:yaml.org,2002:str"

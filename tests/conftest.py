@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import warm
 from tests.project import Project
 from tests.s3 import s3  # noqa: F401  # a fixture
+
+# Machines differ, and others use them: no test fails because it took long.
+settings.register_profile("olmix", deadline=None)
+settings.load_profile("olmix")
 
 # Seconds that the tests of a module take together, roughly, where they are many: what takes long comes first, dealt to
 # the test processes, which take shares of a row of tests and steal what others have not begun.

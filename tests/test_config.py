@@ -180,6 +180,7 @@ def test_defaults_are_spelt_out_in_the_sample() -> None:
 @example("1e-3")
 @example("-.5")
 @example("0o17")
+@example("-_")
 @example("08")
 def test_what_params_may_hold_dvc_reads_alike(text: str) -> None:
     try:

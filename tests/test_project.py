@@ -33,7 +33,7 @@ def test_a_command_works_from_elsewhere_as_it_does_inside(accepted: Project) -> 
     ran = elsewhere.command("olmix", "-C", "nowhere", "plan")
     assert (ran.code, ran.err.strip()) == (
         1,
-        "error: nowhere/params.yaml: no such file; run olmix in the root of the project",
+        "error: nowhere: no such folder",
     )
 
 
@@ -48,7 +48,7 @@ def test_two_projects_in_one_process(accepted: Project, tmp_path: Path, monkeypa
     assert built["mixtures/proposed.yaml"] != rebuilt["mixtures/proposed.yaml"]
     for project in (accepted, other):
         for path in project.outputs():
-            if path != "mixtures/accepted.yaml":
+            if path not in ("mixtures/accepted.yaml", "mixtures/sketches.jsonl"):
                 (project.root / path).unlink()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

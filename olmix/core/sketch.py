@@ -56,23 +56,23 @@ def sketch(documents: Iterable[bytes], are_tokens: bool, total: int, complete: b
     held: dict[int, float] = {}
     counts = np.zeros((GROUPS, BUCKETS), dtype=np.int64)
     bound, size, last = _END, 0, -1
-    group: list[bytes] = []
+    group: dict[bytes, int] = {}
 
     def close() -> None:
-        """Count the documents of one hash, which are copies but for a chance in 2^48."""
+        """Count the documents of one hash: copies of one text, but for a chance in 2^48."""
         if group:
-            held[last] = float(sum(len(text) for text in group) // (4 if are_tokens else 1))
-            counts[last % GROUPS] += sum(_ngrams(text, are_tokens) for text in group)
+            held[last] = float(sum(len(text) * copies for text, copies in group.items()) // (4 if are_tokens else 1))
+            counts[last % GROUPS] += sum(_ngrams(text, are_tokens) * copies for text, copies in group.items())
 
     for document in documents:
         key = document_digest(document) >> (128 - _BITS)
         if key != last:
             close()
-            group, last = [], key
+            group, last = {}, key
             if len(held) == DOCUMENTS or size >= most:
                 bound = key
                 break
-        group.append(document)
+        group[document] = group.get(document, 0) + 1
         size += len(document)
     else:
         close()
