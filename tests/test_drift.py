@@ -263,6 +263,7 @@ def test_a_domain_is_kept_for_one_change() -> None:
     assert make_plan(later, START, keep, KNOWN | sketches | more).affected == ("web",)
 
 
+@pytest.mark.slow
 def test_a_release_of_200_cells_that_each_grow_a_little_costs_nothing() -> None:
     drawn = generator("cells").integers(0, 6000, size=(200, 251))
     cells = {f"cell-{k:03d}": [WEB[i] + b" %d" % k for i in row] for k, row in enumerate(drawn.tolist())}
