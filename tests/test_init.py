@@ -249,3 +249,33 @@ def test_a_mistake_before_there_is_a_project_is_one_line(tmp_path: Path, words: 
     ran = Project(tmp_path).command("olmix", *words)
     assert (ran.code, ran.err.splitlines()[-1]) == (1, f"error: {message}")
     assert not (tmp_path / "new").exists()
+
+
+def test_what_one_domain_holds_out_is_in_no_other(tmp_path: Path) -> None:
+    common = documents("web", 40)
+    write_shards(tmp_path / "a", [*common, *documents("web", 40, 1)])
+    write_shards(tmp_path / "b", [*common, *documents("code", 40)])
+    (tmp_path / "single").mkdir()
+    for k, text in enumerate(documents("math", 30)):  # a document a file: none is left empty
+        (tmp_path / f"single/{k}.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    project = Project(tmp_path / "p")
+    Project(tmp_path).olmix("init", "p", "--from", "a", "--from", "b", "--from", "single")
+    left = [
+        json.loads(line)["text"]
+        for path in (project.root / "data").glob("*/*.jsonl")
+        if path.parent.name != "tasks"
+        for line in path.read_text().splitlines()
+    ]
+    asked = [
+        json.loads(line)["continuation"]
+        for path in (project.root / "data/tasks").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(asked) == 30
+    assert not [text for text in left if any(text.startswith(start) for start in asked)]
+    assert len(list((project.root / "data/single").glob("*.jsonl"))) == 20
+    write_shards(tmp_path / "same", ["one and the same"] * 60)
+    ran = Project(tmp_path).command("olmix", "init", "q", "--from", "a", "--from", "same")
+    assert ran.err.endswith(
+        "error: same: only 1 of 60 documents have text and differ; give it 20 or more, so that some can be held out\n"
+    )

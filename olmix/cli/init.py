@@ -147,9 +147,11 @@ def _lay_own(project: Project, found: Mapping[str, Found], report: Report) -> tu
     """Copy the domains without what is held out, write tasks, a tokeniser and params.yaml; what to print, and the
     folders to put under DVC."""
     data = project.root / "data"
+    # A document may stand in two domains, and a task must be in none.
+    held_out_anywhere = frozenset[int]().union(*(domain.held_out for domain in found.values()))
     for name, domain in found.items():
         report(f"copy {name}")
-        held_out = copy_without(domain, data / name)
+        held_out = copy_without(domain, data / name, held_out_anywhere)
         items = [{"prompt": "", "continuation": _piece(text)} for text in held_out]
         write_bytes(data / "tasks" / f"{name}-held-out.jsonl", b"".join(orjson.dumps(item) + b"\n" for item in items))
     gpus = count_gpus()

@@ -10,7 +10,7 @@ import gzip
 import heapq
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,14 +81,22 @@ def find_domain(folder: Path) -> Found:
             file=folder,
             way_out=f"give it {LEAST} or more, so that some can be held out",
         )
+    if len(lowest) < LEAST:  # of MOST, so these are all that differ
+        raise DataError(
+            f"only {len(lowest)} of {documents} documents have text and differ",
+            file=folder,
+            way_out=f"give it {LEAST} or more, so that some can be held out",
+        )
     count = min(MOST, max(FEWEST, documents // EVERY))
     held_out = frozenset(sorted(-digest for digest in lowest)[:count])
     return Found(folder, tuple(shards), reading, documents, size, held_out)
 
 
-def copy_without(domain: Found, into: Path) -> list[str]:
-    """Copy a domain's shards below `into` without what is held out; returns that, in the order of its hashes."""
+def copy_without(domain: Found, into: Path, elsewhere: frozenset[int] = frozenset()) -> list[str]:
+    """Copy a domain's shards below `into` without what is held out, here or `elsewhere` (by digest); returns what is
+    held out here, in the order of its hashes. A shard of which nothing is left is not copied."""
     texts: dict[int, str] = {}
+    own, domain = domain.held_out, replace(domain, held_out=domain.held_out | elsewhere)
     for shard in domain.shards:
         path = into / shard.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +106,7 @@ def copy_without(domain: Found, into: Path) -> list[str]:
             _copy_parquet(shard, path, domain, texts)
         else:
             _copy_lines(shard, path, domain, texts)
-    return [texts[digest] for digest in sorted(texts)]
+    return [texts[digest] for digest in sorted(texts.keys() & own)]
 
 
 def first_documents(folder: Path, reading: Reading, most: int) -> Iterator[bytes]:
@@ -160,12 +168,16 @@ def _copy_parquet(shard: Shard, path: Path, domain: Found, texts: dict[int, str]
 
 
 def _copy_lines(shard: Shard, path: Path, domain: Found, texts: dict[int, str]) -> None:
+    written = False
     with shard.open() as source, _writer(path, domain.format) as target:
         for lines in lines_of(shard, source):
             for line in lines:
                 text = orjson.loads(line)[domain.reading.text] if line.strip() else ""
                 if not _taken(text.encode(), domain, texts):
                     target.write(line.rstrip(b"\r\n") + b"\n")
+                    written = True
+    if not written:
+        path.unlink()
 
 
 def _writer(path: Path, kind: str) -> IO[bytes]:

@@ -63,7 +63,7 @@ def sketch_from_json(content: Any, where: Path, key: str) -> Sketch:
             )
     except (KeyError, TypeError, ValueError, binascii.Error):
         pass
-    raise DataError("not a sketch of a domain", file=where, key=key, way_out="restore the file from git, or remove it")
+    raise DataError("not a sketch of a domain", file=where, key=key, way_out="restore the file from git, or empty it")
 
 
 def _base64(content: bytes) -> str:
@@ -91,7 +91,7 @@ def read_sketches(path: Path) -> dict[int, Sketch]:
             digest = content["digest"]
         except (ValueError, KeyError, TypeError):
             raise DataError(
-                "not a line of digest and sketch", file=path, key=key, way_out="restore the file from git, or remove it"
+                "not a line of digest and sketch", file=path, key=key, way_out="restore the file from git, or empty it"
             ) from None
         found[from_hex(digest, str(path), key)] = sketch_from_json(content, path, key)
     return found

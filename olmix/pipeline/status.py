@@ -20,6 +20,9 @@ def stale_stages(root: Path) -> list[str]:
         way_out = "run `git init` and `dvc init`, or change to the root of the project"
         raise PipelineError("no DVC project here", way_out=way_out) from None
     except dvc_internals.BrokenProjectError as error:
+        if "is busy" in str(error):  # the rest of DVC's advice is to remove the lock by hand
+            busy = str(error).partition("If there are no processes")[0].strip()
+            raise PipelineError(f"DVC is running: {busy}", way_out="wait until it has ended") from None
         if "is not a git repository" in str(error):
             raise PipelineError("no git repository here", way_out="run `git init`") from None
         raise PipelineError(f"`dvc status` failed: {error}", way_out="run `dvc status` for the full message") from None
