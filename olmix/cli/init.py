@@ -288,13 +288,10 @@ def _lay_sketches(project: Project) -> list[str]:
 
 def _version(project: Project, tracked: Sequence[str]) -> None:
     """Put the project under git and DVC, and `tracked` under DVC."""
-    inside = subprocess.run(
-        ["git", "rev-parse", "--show-toplevel"],  # noqa: S607
-        cwd=project.root, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if inside.returncode:
+    inside = _rev_parse(project, "--show-toplevel")
+    if not inside:
         _run(project, "git", "init", "-q")
-    subdirectory = inside.returncode == 0 and Path(inside.stdout.strip()) != project.root.resolve()
+    subdirectory = bool(inside) and Path(inside[0]) != project.root.resolve()
     if not (project.root / ".dvc").is_dir():
         _run(project, sys.executable, "-m", "dvc", "init", "-q", *(["--subdir"] if subdirectory else []))
     _run(project, sys.executable, "-m", "dvc", "add", "-q", *tracked)
@@ -304,12 +301,10 @@ def _version(project: Project, tracked: Sequence[str]) -> None:
 
 def _lay_hooks(project: Project) -> list[str]:
     """The git hooks that are missing, if there is a repository; what was written, by path. Hooks of others stay."""
-    places = ("--show-prefix", "--git-path", "hooks")
-    asked = subprocess.run(["git", "rev-parse", *places], cwd=project.root, capture_output=True, text=True, check=False)  # noqa: S603, S607
-    if asked.returncode:
+    places = _rev_parse(project, "--show-prefix", "--git-path", "hooks")
+    if not places:
         return []
-    prefix, hooks = asked.stdout.split("\n")[:2]
-    laid = []
+    (prefix, hooks), laid = places[:2], []
     for name in HOOKS:
         path = project.root / hooks / name
         if not path.exists():
@@ -317,6 +312,16 @@ def _lay_hooks(project: Project) -> list[str]:
             path.chmod(0o755)
             laid.append(f"git's hook {name}")
     return laid
+
+
+def _rev_parse(project: Project, *asked: str) -> list[str]:
+    """What `git rev-parse` answers, line by line; nothing without git or a repository."""
+    words = ["git", "rev-parse", *asked]
+    try:
+        ran = subprocess.run(words, cwd=project.root, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return []
+    return ran.stdout.split("\n") if ran.returncode == 0 else []
 
 
 def _run(project: Project, *words: str) -> None:
