@@ -175,7 +175,7 @@ class _OneReadingLoader(_UniqueKeyLoader):
 def yaml_text(text: str) -> str:
     """A text as both YAMLs read it, in quotes where it needs them, on one line."""
     try:
-        if yaml.load(f"- {text}", _OneReadingLoader) == [text] and ": " not in text:  # noqa: S506
+        if yaml.load(f"- {text}", _OneReadingLoader) == [text]:  # noqa: S506
             return text
     except yaml.YAMLError:
         pass

@@ -39,8 +39,8 @@ def accept(project: Project, name: str, anyway: bool) -> str:
     reuse, pipeline = params.reuse_settings(), stale(params)
     if pipeline.advice:
         raise PipelineError(pipeline.advice)
-    require_present(project.root, params.sources_of_data(), pipeline.stages)
-    require_chosen(project.root, params.sources_of_data(), pipeline.stages)
+    require_present(project.root, params.data_folders(), pipeline.stages)
+    require_chosen(project.root, params.data_folders(), pipeline.stages)
     chosen = proposed if name == PROPOSAL else _baseline(name, proposed, params)
     validation = read_json(project.validation) if project.validation.exists() else {}
     if not isinstance(validation, dict):

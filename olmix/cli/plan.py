@@ -49,7 +49,7 @@ def from_project(
     plan = params.plan(dataset, start, sketches, reuse)
     preflight(params, plan)
     pipeline = stale(params)
-    require_chosen(project.root, params.sources_of_data(), pipeline.stages)
+    require_chosen(project.root, params.data_folders(), pipeline.stages)
     cost = None
     if not params.proxy.external:
         recipe = params.recipe(params.load_tokenizer().vocabulary)
@@ -108,7 +108,7 @@ def _notes(params: Params, pipeline: Stale, reuse: Reuse, overruled: bool) -> It
     if pipeline.advice:
         yield pipeline.advice
     try:
-        require_present(params.project.root, params.sources_of_data(), pipeline.stages)
+        require_present(params.project.root, params.data_folders(), pipeline.stages)
     except PipelineError as error:
         yield str(error)
     if overruled:

@@ -10,6 +10,7 @@ from olmix.artifacts.mixture_file import MixtureFile, Use
 from olmix.cli.revisions import Named
 from olmix.config.params import load_params
 from olmix.core.contenders import LABELS, PROPOSAL
+from olmix.core.limits import limit_text
 from olmix.core.mixture import total_variation
 from olmix.terminal.table import bar, decimals, table
 
@@ -126,14 +127,12 @@ def _repetition(use: Use) -> str:
     return ("" if use.repetition is None else f"{use.repetition:.2f}") + (" cap" if use.capped else "    ")
 
 
-def _limit(repetition: float) -> str:
-    return f"{repetition:,.0f}" if repetition >= 1e5 else f"{repetition:g}"
-
-
 def _problem(sections: Mapping[str, Any]) -> str:
     """The target and how the mixture was found, where the file holds them."""
     target, certificate = sections.get("target"), sections.get("certificate")
-    parts = [f"target {target['tokens']:,} tokens, repetition limit {_limit(target['repetition'])}"] if target else []
+    parts = (
+        [f"target {target['tokens']:,} tokens, repetition limit {limit_text(target['repetition'])}"] if target else []
+    )
     parts += [_solver(certificate)] if certificate else []
     line = "; ".join(parts)
     return line[:1].upper() + line[1:]

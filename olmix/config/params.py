@@ -438,7 +438,7 @@ class Params(Section):
         """Names of the entries that documents are read for, sorted: domains, and sources that hold several."""
         return sorted([*self.domains, *self.sources])
 
-    def sources_of_data(self) -> list[Path]:
+    def data_folders(self) -> list[Path]:
         """The folders of all entries, and that of the tasks."""
         return [*(self.entry(name, None).folder for name in self.entries), self.project.root / self.tasks.path]
 

@@ -33,6 +33,11 @@ def at_cap(weights: Array, caps: Array, slack: float = 0.0) -> NDArray[np.bool_]
     return (caps < 1) & (weights >= caps - slack)
 
 
+def limit_text(repetition: float) -> str:
+    """A repetition limit for a person, without an exponent."""
+    return f"{repetition:,.0f}" if repetition >= 1e5 else f"{repetition:g}"
+
+
 def require_feasible(
     dataset: Dataset, space: CollapsedSpace, caps: Mapping[str, float], target_tokens: int, limit: float
 ) -> None:
@@ -59,11 +64,11 @@ def require_feasible(
             key="target",
             way_out="recompute it too (reuse: recompute), or reuse nothing (reuse: mode: none)",
         )
-    shown = f"{needed:,.0f}" if needed >= 1e5 else f"{needed:g}"
     raise InfeasibleError(
         f"{message}; all {len(dataset.domains)} domains have {tokens:,} tokens together",
         key="target",
-        way_out=f"raise the repetition limit to {shown} or lower the target to {target_tokens - shortfall:,} tokens",
+        way_out=f"raise the repetition limit to {limit_text(needed)} or lower the target to "
+        f"{target_tokens - shortfall:,} tokens",
     )
 
 

@@ -14,8 +14,10 @@ FILE_SUM_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Share:
-    """One domain of a mixture: its weight, and the content that the mixture is for; `measured_on` is the content that
-    the weight was measured on, where the domain has drifted since, as `origin` has it."""
+    """One domain of a mixture: its weight in [0, 1], its tokens, and the digest of its documents.
+
+    `measured_on` is the digest of the documents that the weight was measured on, None if they are the same.
+    """
 
     weight: float
     tokens: int
@@ -28,7 +30,7 @@ class Share:
 
     @property
     def origin(self) -> int:
-        """The digest of the content that the weight was measured on."""
+        """The digest of the documents that the weight was measured on."""
         return self.digest if self.measured_on is None else self.measured_on
 
 

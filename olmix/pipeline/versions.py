@@ -19,10 +19,10 @@ from olmix.pipeline import dvc_internals
 _MD5 = re.compile(r"^\+- md5: (\S+)$")
 
 
-def require_chosen(root: Path, sources: Collection[Path], edited: Collection[str] = ()) -> None:
-    """Raise PipelineError when a folder of `sources`, below `root` and under `dvc add`, holds an earlier version than
+def require_chosen(root: Path, folders: Collection[Path], edited: Collection[str] = ()) -> None:
+    """Raise PipelineError when one of `folders`, below `root` and under `dvc add`, holds an earlier version than
     git has staged. `edited` are the `.dvc` files, as DVC names them, that DVC finds another content for."""
-    files = [file for source in sources if (file := Path(f"{source}.dvc")).exists()]
+    files = [file for folder in folders if (file := Path(f"{folder}.dvc")).exists()]
     names = {file.relative_to(root).as_posix(): file for file in files}
     moved = set(_git(root, "diff", "--name-only", "--relative", "--", *names).splitlines()) if names else set()
     for name in sorted(names.keys() & (moved | set(edited))):
@@ -41,13 +41,13 @@ def require_chosen(root: Path, sources: Collection[Path], edited: Collection[str
             )
 
 
-def require_present(root: Path, sources: Collection[Path], edited: Collection[str]) -> None:
-    """Raise PipelineError when a folder under `dvc add` is gone: one of `sources`, or one that nobody declares."""
+def require_present(root: Path, folders: Collection[Path], edited: Collection[str]) -> None:
+    """Raise PipelineError when a folder under `dvc add` is gone: one of `folders`, or one that nobody declares."""
     for name in sorted(name for name in edited if name.endswith(".dvc")):
         folder = root / name.removesuffix(".dvc")
         if folder.exists():
             continue
-        if folder in sources:
+        if folder in folders:
             raise PipelineError("not here", file=folder.relative_to(root), way_out="run `dvc pull`")
         raise PipelineError(
             "its folder is gone, and params.yaml declares no such domain",
