@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import yaml
@@ -15,6 +16,8 @@ import yaml
 from olmix.artifacts.law_file import write_fit
 from olmix.artifacts.mixture_file import MixtureFile
 from olmix.artifacts.plan_file import plan_to_json
+from olmix.cli import sweep as sweeping
+from olmix.cli.main import sweep as sweep_command
 from olmix.core.dataset import Dataset, Domain
 from olmix.core.limits import Target
 from olmix.core.plan import EMPTY, Reuse, make_plan
@@ -338,3 +341,9 @@ def test_a_sweep_of_nothing_feasible_warns_of_nothing(swarm: Swarm) -> None:
     except UserWarning as warning:
         raise AssertionError(str(warning)) from None
     assert ran.err == "wrote sweep/sweep.json, sweep/sweep.png\n"
+
+
+def test_help_names_the_grid_that_is_used() -> None:
+    options = {option.name: option.help or "" for option in sweep_command.params if isinstance(option, click.Option)}
+    assert options["lambdas"].endswith(f"[default: {','.join(f'{value:g}' for value in sweeping.LAMBDAS)}]")
+    assert options["repetitions"].endswith(f"[default: {','.join(f'{value:g}' for value in sweeping.REPETITIONS)}]")

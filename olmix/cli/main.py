@@ -66,7 +66,7 @@ def init(project: Project, /, folder: Path | None, sources: tuple[Path, ...], up
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.option("--vocab", metavar="N", required=True, help="Most tokens of the vocabulary, such as 1024 or 32k.")
+@click.option("--vocab", metavar="N", required=True, help="Size of the vocabulary at most, such as 1024 or 32k.")
 @click.option("--bytes", "most", metavar="N", default="50M", show_default=True, help="Text to learn from.")
 @click.option("--out", type=FILE, help="File to write.  [default: tokenizer.path of params.yaml]")
 @click.pass_obj
@@ -170,8 +170,7 @@ def scan(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 @click.pass_obj
 def check(project: Project, /, names: tuple[str, ...], workers: int | None, as_json: bool) -> int:
-    """Re-read every shard and report what no longer matches what olmix read before, and what that
-    costs.
+    """Re-read every shard and list what no longer matches what olmix read before, and what that costs.
 
     It finds shards that are damaged, truncated, missing or silently changed; duplicate shards and documents, within a
     domain or in two; and text of the tasks in a domain.

@@ -20,7 +20,7 @@ from olmix.core.digest import to_hex
 from olmix.core.limits import domain_caps
 from olmix.core.plan import EMPTY, Accepted, Plan, Reuse, make_plan, swarm_size
 from olmix.errors import ConfigError, DataError, OlmixError, PipelineError
-from olmix.files import read_json
+from olmix.files import read_json, yaml_text
 from olmix.project import Project
 
 # What params.yaml decides in a project; without one, a plan from files takes the recipe's.
@@ -116,9 +116,9 @@ def _notes(params: Params, pipeline: Stale, reuse: Reuse, overruled: bool) -> It
 
 
 def _to_write(reuse: Reuse, project: Project) -> str:
-    keep = ", ".join(f"{name}: '{digits}'" for name, digits in reuse.keep)
-    lines = f"keep: {{{keep}}}, recompute: [{', '.join(reuse.recompute)}]"
-    return f"To build this plan, write `{lines}` below reuse in {project.params}"
+    keep = ", ".join(f"{yaml_text(name)}: '{digits}'" for name, digits in reuse.keep)
+    lines = f"keep: {{{keep}}}, recompute: [{', '.join(map(yaml_text, reuse.recompute))}]"
+    return f"To build this plan, write `{lines}` under reuse in {project.params}"
 
 
 def from_files(

@@ -151,8 +151,9 @@ class PlanView:
         width = max((len(_subject(change)) for change in plan.changes), default=0)
         lines = [self._line(change, width) for change in plan.changes]
         touched = {name for change in plan.changes for name in change.domains}
-        # By small steps, of which the last one is accepted or nothing.
-        lines += [f"    {name}: {_drift_text(plan.drifts[name])}" for name in sorted(plan.drifts.keys() - touched)]
+        # Unchanged since the accepted mixture, but not since their weight was measured.
+        earlier = sorted(plan.drifts.keys() - touched)
+        lines += [f"  ≈ {name}  since its weight was measured: {_drift_text(plan.drifts[name])}" for name in earlier]
         unchanged = [name for name in plan.dataset.names if name not in touched]
         if unchanged:
             lines.append(f"  = {len(unchanged)} unchanged: {', '.join(unchanged)}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """A proxy's run beside the run that the mixture is for, both in tokens, and the tokens of a sequence."""
+    """The lengths of a proxy's run, of the target training run and of a sequence, in tokens."""
 
     run_tokens: int
     target_tokens: int

@@ -64,8 +64,8 @@ class Corpus:
 
     @cached_property
     def by_shard(self) -> dict[str, dict[str, Content]]:
-        """The content of each shard by topic; nothing of a shard that holds no document that is read. Raises
-        ValueError and what polars raises for a table that is none."""
+        """The content of each shard by topic, empty for a shard without matching documents; raises ValueError and
+        polars' errors for a damaged table."""
         by_shard: dict[str, dict[str, Content]] = {}
         for name, _, topic, digest, documents, size, tokens in self._table().rows():
             topics = by_shard.setdefault(name, {})

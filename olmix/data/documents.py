@@ -48,7 +48,7 @@ class Documents:
         return content
 
     def complete(self, topic: str) -> bool:
-        """Whether all documents of a topic are at hand; raises DataError when they are not those once recorded."""
+        """Whether all documents of a topic are at hand; raises DataError if they differ from those recorded."""
         return self._complete(topic, self.content[topic])
 
 
@@ -61,10 +61,10 @@ def read_documents(
     report: Report,
     memories: Path,
 ) -> Result:
-    """What `use` returns for an entry's documents, of which at least `budget` bytes a topic are at hand.
+    """Call `use` with an entry's documents, at least `budget` bytes of each topic, and return its result.
 
-    `use` is called again when what was remembered is damaged, and with more documents when it raises
-    TooFewDocumentsError and there are more to be had. Raises DataError.
+    `use` is called again if the memory of earlier reads is damaged, and with more documents if it raises
+    TooFewDocumentsError and the entry has more. Raises DataError.
     """
     with domain.locate_errors():
         corpus = corpus_of(domain)

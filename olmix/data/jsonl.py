@@ -104,7 +104,7 @@ def _parsed(raw: Any) -> Any:
 
 
 def unescape(strings: Sequence[bytes]) -> list[bytes]:
-    """JSON strings, quotes included, as UTF-8; raises PolarsError or _NoDocumentError when one of them is none."""
+    """Decode JSON strings, quotes included, to UTF-8; raises PolarsError or _NoDocumentError for an invalid one."""
     if not all(string.startswith(b'"') for string in strings):
         raise _NoDocumentError
     column = pl.Series(strings, dtype=pl.Binary).cast(pl.String)
